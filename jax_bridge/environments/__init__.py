@@ -1,0 +1,1 @@
+"""Simulators in which policies are rolled out."""

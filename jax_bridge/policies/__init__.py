@@ -1,0 +1,1 @@
+"""Policies: from a robot observation to an action chunk and latents."""

@@ -1,0 +1,1 @@
+"""Rolling policies out and writing what happened."""

@@ -1,0 +1,104 @@
+"""Latent fields: their names `{expert}.{site}.{region}.{pool}` and their axes."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from jax_bridge.vocabulary import EXPERTS, POOLS, REGIONS, REGIONS_OF_EXPERT, SITES
+
+AXES: tuple[str, ...] = (
+    "layer",
+    "flow_time",
+    "ar_step",
+    "head",
+    "token",
+    "horizon",
+    "width",
+    "dim",
+)
+"""Axis words, in the order in which they stand in a tensor."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """What one tensor of every sample is: name, type, shape and the meaning of its axes."""
+
+    name: str
+    """`{expert}.{site}.{region}.{pool}`, `mask.{region}` or `valid.{region}`."""
+    dtype: str
+    """A numpy or ml_dtypes name: `bfloat16`, `float32`, `bool`."""
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    """One word of `AXES` an axis; layer first, then flow_time, then token, then width."""
+    layers: tuple[int, ...] | None = None
+    """Which blocks stand on the `layer` axis; None where there is no such axis."""
+    flow_times: tuple[float, ...] | None = None
+    """Times at which the `flow_time` axis was evaluated, 1.0 (noise) first."""
+
+    def __post_init__(self) -> None:
+        if len(self.axes) != len(self.shape):
+            raise ValueError(
+                f"`axes` must name every axis of {self.name}, but got {self.axes} for shape "
+                f"{self.shape}."
+            )
+        for axis, given in (("layer", self.layers), ("flow_time", self.flow_times)):
+            size = self.shape[self.axes.index(axis)] if axis in self.axes else None
+            if size != (None if given is None else len(given)):
+                raise ValueError(
+                    f"`{axis}s` must hold one entry a place on the axis of {self.name}, but got "
+                    f"{given} for shape {self.shape} with axes {self.axes}."
+                )
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """The numpy dtype, ml_dtypes' for bfloat16."""
+        if self.dtype == "bfloat16":
+            return np.dtype(ml_dtypes.bfloat16)
+        return np.dtype(self.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of this field in one sample."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.numpy_dtype.itemsize
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of `dataset.json`'s `fields`, without the name."""
+        entry = dataclasses.asdict(self)
+        del entry["name"]
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in entry.items()}
+
+    @classmethod
+    def from_json(cls, name: str, entry: Mapping[str, Any]) -> "FieldSpec":
+        """Reads an entry of `dataset.json`'s `fields`."""
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+        return cls(name=name, **values)
+
+
+def field_name(expert: str, site: str, region: str, pool: str) -> str:
+    """Joins the four words to a field's name.
+
+    Raises:
+        ValueError: if a word is unknown, or the expert has no such region.
+    """
+    for word, given, known in (
+        ("expert", expert, EXPERTS),
+        ("site", site, SITES),
+        ("pool", pool, POOLS),
+    ):
+        if given not in known:
+            raise ValueError(f"`{word}` must be one of {', '.join(known)}, but got {given!r}.")
+    if site == "attention":
+        pairs = {f"{a}_to_{b}" for a in REGIONS for b in REGIONS}
+        if region not in pairs:
+            raise ValueError(
+                f"`region` of site attention must be <region>_to_<region>, but got {region!r}."
+            )
+    elif region not in REGIONS_OF_EXPERT[expert]:
+        raise ValueError(
+            f"`region` of expert {expert} must be one of "
+            f"{', '.join(REGIONS_OF_EXPERT[expert])}, but got {region!r}."
+        )
+    return f"{expert}.{site}.{region}.{pool}"
