@@ -1,0 +1,55 @@
+# Everything is installed through constraints.txt: a plain `pip install torch` pulls another build.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+
+.PHONY: help quickstart libero dev test test-slow check format clean
+
+help:
+	@echo "make quickstart   set up .venv, then: roll out, capture, probe, report (5 minutes)"
+	@echo "make test         set up .venv, then: lint, types and tests"
+	@echo "make test-slow    the tests marked slow"
+	@echo "make libero       add the LIBERO simulator to .venv"
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(INSTALL) -e ".[dev]"
+	touch $@
+
+# robosuite, hf-libero and bddl without their own dependencies: those pull torchvision, whose
+# builds break `import lightning` beside a CPU torch, and mujoco versions that robosuite cannot use.
+$(VENV)/.libero: $(VENV)/.base
+	$(INSTALL) -e ".[libero]"
+	$(INSTALL) --no-deps robosuite==1.4.0 hf-libero==0.1.4 bddl==1.0.1
+	touch $@
+
+dev: $(VENV)/.dev
+
+libero: $(VENV)/.libero
+
+quickstart: $(VENV)/.base
+	$(BIN)/python -m benchmarks.quickstart
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: check $(VENV)/.libero
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.dev $(VENV)/.libero
+	$(BIN)/python -m pytest -q -m slow
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) runs dist .pytest_cache .ruff_cache .hypothesis

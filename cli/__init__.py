@@ -1,0 +1,1 @@
+"""The `vla-lens` command: one thin file a sub-command."""

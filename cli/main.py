@@ -1,0 +1,108 @@
+"""`vla-lens`: finds the sub-command, runs it, and turns user errors into one line.
+
+Nothing heavy is imported here: `vla-lens --help` answers without torch, jax or jsonargparse.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Command:
+    """One sub-command: the module whose `main(args) -> int` runs it, and a line of help."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "collect": Command(
+        module="cli.collect", help="roll a policy out, capture latents, write episode shards"
+    ),
+    "shards": Command(module="cli.shards", help="index, verify or inspect a data set of shards"),
+    "fit": Command(module="cli.lightning", help="train probes on a data set (LightningCLI)"),
+    "validate": Command(module="cli.lightning", help="run a trained probe on the validation split"),
+    "test": Command(module="cli.lightning", help="run a trained probe on the test split"),
+    "predict": Command(module="cli.lightning", help="write a probe's predictions as Parquet"),
+    "report": Command(module="cli.report", help="make one self-contained HTML page of a run"),
+}
+"""A new sub-command is one new file and one line here."""
+
+
+def overview() -> str:
+    """The text of `vla-lens --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: vla-lens COMMAND [options]",
+            "",
+            "Look inside vision-language-action robot policies.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`vla-lens COMMAND --help` explains a command; every command takes --config FILE and",
+            "--print_config. VLA_LENS_TRACEBACK=1 shows the traceback behind an error.",
+        ]
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"vla-lens {version('vla-lens')}"
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else "`vla-lens --help` lists the commands."
+    return f"`COMMAND` must be one of {', '.join(COMMANDS)}, but got {name!r}. {hint}"
+
+
+def _run(name: str, args: list[str]) -> int:
+    module = importlib.import_module(COMMANDS[name].module)
+    try:
+        return module.main(args)
+    except KeyboardInterrupt:
+        print(f"vla-lens {name}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        if os.environ.get("VLA_LENS_TRACEBACK"):
+            raise
+        print(f"vla-lens {name}: error: {_one_line(error)}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `vla-lens` and returns the exit code.
+
+    Args:
+        argv: arguments without the program's name; the process's own by default.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if args[0] == "--version":
+        print(_version())
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"vla-lens: error: {_unknown(args[0])}", file=sys.stderr)
+        return USER_ERROR
+    return _run(args[0], args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
