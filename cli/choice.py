@@ -1,0 +1,93 @@
+"""`--NAME KIND --NAME.option VALUE`: choose a class from a registry, then set its arguments.
+
+The chosen class's constructor arguments become options of their own, with their own help and
+errors; the choice itself is stored as `NAME.name`, so that `--print_config` writes a file that
+`--config` reads back.
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from cli.configs import find_config
+
+
+class Choice:
+    """One `--NAME` of a parser."""
+
+    def __init__(
+        self, name: str, *, class_path: Callable[[str], str], default: str, what: str
+    ) -> None:
+        """Describes the choice.
+
+        Args:
+            name: the option, without dashes.
+            class_path: from a short name to a class path; raises ValueError on unknown names.
+            default: the short name that is chosen where nobody chooses.
+            what: what is chosen, for the help.
+        """
+        self._name = name
+        self._class_path = class_path
+        self._default = default
+        self._what = what
+        self._class: type | None = None
+
+    def expand(self, args: Sequence[str]) -> list[str]:
+        """Rewrites `--NAME KIND` as `--NAME.name KIND`."""
+        flag = f"--{self._name}"
+        swapped = {flag: f"{flag}.name"}
+        return [
+            f"{flag}.name={arg.removeprefix(flag + '=')}"
+            if arg.startswith(f"{flag}=")
+            else swapped.get(arg, arg)
+            for arg in args
+        ]
+
+    def add_to(self, parser: ArgumentParser, args: Sequence[str]) -> None:
+        """Adds the options of the class that the (expanded) arguments choose."""
+        chosen = self._chosen(args)
+        module, _, name = self._class_path(chosen).rpartition(".")
+        self._class = getattr(importlib.import_module(module), name)
+        parser.add_argument(
+            f"--{self._name}.name",
+            type=str,
+            default=chosen,
+            help=f"{self._what}; short for it: --{self._name} NAME",
+        )
+        parser.add_class_arguments(self._class, self._name)
+
+    def build(self, config: Namespace) -> Any:
+        """Builds the chosen class from the parsed options."""
+        assert self._class is not None, "add_to comes first"
+        options = config[self._name].as_dict()
+        del options["name"]
+        return self._class(**options)
+
+    def _chosen(self, args: Sequence[str]) -> str:
+        chosen = self._default
+        for flag, value in _pairs(args):
+            if flag == f"--{self._name}.name":
+                chosen = value
+            elif flag in ("-c", "--config"):
+                chosen = self._in_file(find_config(value)) or chosen
+        return chosen
+
+    def _in_file(self, path: Path) -> str | None:
+        content = yaml.safe_load(path.read_text())
+        group = content.get(self._name) if isinstance(content, dict) else None
+        return group.get("name") if isinstance(group, dict) else None
+
+
+def _pairs(args: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for position, arg in enumerate(args):
+        flag, equals, value = arg.partition("=")
+        if equals:
+            pairs.append((flag, value))
+        elif position + 1 < len(args):
+            pairs.append((arg, args[position + 1]))
+    return pairs
