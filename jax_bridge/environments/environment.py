@@ -110,5 +110,5 @@ class Environment(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees the simulator."""
+        """Frees the simulator; a later `reset` builds it anew."""
         ...
