@@ -1,0 +1,6 @@
+"""The policies by the name they have on the command line; a new one is one line here."""
+
+POLICIES: dict[str, str] = {
+    "pi0": "jax_bridge.policies.pi0_policy.Pi0Policy",
+}
+"""Name to class path, so that naming a policy imports nothing."""

@@ -1,0 +1,19 @@
+"""Tokenizers, and the prompts of π0 and π0.5 made of them."""
+
+from jax_bridge.policies.tokenizers.prompt import (
+    TokenizedPrompt,
+    discretise_state,
+    tokenize_prompt,
+)
+from jax_bridge.policies.tokenizers.registry import TOKENIZERS, make_tokenizer
+from jax_bridge.policies.tokenizers.tokenizer import Encoding, Tokenizer
+
+__all__ = [
+    "TOKENIZERS",
+    "Encoding",
+    "TokenizedPrompt",
+    "Tokenizer",
+    "discretise_state",
+    "make_tokenizer",
+    "tokenize_prompt",
+]

@@ -1,0 +1,19 @@
+"""The tokenizers by name; a new one is one file and one line here."""
+
+from collections.abc import Callable
+
+from jax_bridge.policies.tokenizers.byte_level import ByteTokenizer
+from jax_bridge.policies.tokenizers.paligemma import SentencePieceTokenizer
+from jax_bridge.policies.tokenizers.tokenizer import Tokenizer
+
+TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
+    "bytes": ByteTokenizer,
+    "paligemma": SentencePieceTokenizer,
+}
+
+
+def make_tokenizer(name: str) -> Tokenizer:
+    """A tokenizer by its name, or a sentencepiece model by its path or address."""
+    if name in TOKENIZERS:
+        return TOKENIZERS[name]()
+    return SentencePieceTokenizer(name)
