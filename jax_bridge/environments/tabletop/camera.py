@@ -1,0 +1,108 @@
+"""Pinhole cameras and the rays of a patch of their image.
+
+A ray's direction is the sum of a vector of its row and a vector of its column, so products with a
+fixed vector cost one outer sum. Directions are not of unit length: a point `t` along a ray lies at
+depth `t` in front of the camera, so `t` serves as the depth buffer of all shapes alike.
+
+Letters: h, w height and width of a patch, in pixels.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32
+
+Point = Sequence[float] | np.ndarray
+"""Three numbers: a place, a direction or lengths along x, y and z."""
+
+_CORNERS = np.array(
+    [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=np.float32
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rays:
+    """Rays from one point through the pixels of a patch."""
+
+    origin: Float32[np.ndarray, "3"]
+    rows: Float32[np.ndarray, "h 3"]
+    columns: Float32[np.ndarray, "w 3"]
+    square: Float32[np.ndarray, "h w"]
+    """Squared length of each direction."""
+
+    def dot(self, vector: Point) -> Float32[np.ndarray, "h w"]:
+        """Product of every direction with one vector."""
+        v = np.asarray(vector, dtype=np.float32)
+        return (self.rows @ v)[:, None] + (self.columns @ v)[None, :]
+
+    def axis(self, i: int) -> Float32[np.ndarray, "h w"]:
+        """One component of every direction."""
+        return self.rows[:, i, None] + self.columns[None, :, i]
+
+
+Window = tuple[slice, slice]
+"""Rows and columns of a patch."""
+
+
+class Camera:
+    """A camera of square images."""
+
+    def __init__(self, *, size: int, field_of_view: float) -> None:
+        """Makes a camera that still has to be placed.
+
+        Args:
+            size: Height and width, in pixels.
+            field_of_view: Angle from edge to edge, in degrees.
+        """
+        self.size = size
+        self.focal = size / 2 / math.tan(math.radians(field_of_view) / 2)
+        self._offsets = ((np.arange(size) + 0.5 - size / 2) / self.focal).astype(np.float32)
+        squares = self._offsets**2
+        self._square = 1 + squares[:, None] + squares[None, :]
+
+    def place(self, *, position: Point, forward: Point, up: Point) -> None:
+        """Puts the camera somewhere, looking forward; `up` is what should be up in the image."""
+        ahead = np.asarray(forward, dtype=np.float64)
+        ahead = ahead / np.linalg.norm(ahead)
+        right = np.cross(ahead, up)
+        right = right / np.linalg.norm(right)
+        down = np.cross(ahead, right)
+        self._axes = np.stack([right, down, ahead], axis=1).astype(np.float32)
+        self.position = np.asarray(position, dtype=np.float32)
+        self._rows = self._axes[:, 2] + self._offsets[:, None] * self._axes[:, 1]
+        self._columns = self._offsets[:, None] * self._axes[:, 0]
+
+    def rays(self, window: Window = (slice(None), slice(None))) -> Rays:
+        """The rays of a patch."""
+        return Rays(
+            origin=self.position,
+            rows=self._rows[window[0]],
+            columns=self._columns[window[1]],
+            square=self._square[window],
+        )
+
+    def windows(self, centres: Sequence[Point], halves: Sequence[Point]) -> list[Window | None]:
+        """The patches that upright boxes may touch; None where that is nothing.
+
+        Args:
+            centres: Middle of each box.
+            halves: Half of each box's length along x, y and z.
+        """
+        corners = (
+            np.asarray(centres, np.float32)[:, None]
+            + _CORNERS * np.asarray(halves, np.float32)[:, None]
+        )
+        seen = (corners - self.position) @ self._axes
+        depth = np.maximum(seen[..., 2:], 0.01)
+        pixels = seen[..., :2] / depth * self.focal + self.size / 2
+        low = np.clip(np.floor(pixels.min(axis=1)), 0, self.size).astype(int).tolist()
+        high = np.clip(np.ceil(pixels.max(axis=1)), 0, self.size).astype(int).tolist()
+        return [_window(a, b) for a, b in zip(low, high, strict=True)]
+
+
+def _window(low: list[int], high: list[int]) -> Window | None:
+    if high[0] <= low[0] or high[1] <= low[1]:
+        return None
+    return slice(low[1], high[1]), slice(low[0], high[0])

@@ -1,0 +1,155 @@
+"""Pictures of the table from both cameras, by casting rays at small patches.
+
+The table is a precomputed picture with the shadows of all resting things. The outer camera stands
+still, so what rests is drawn once and afterwards only the patch in which something moves is
+renewed.
+
+Letters: h, w height and width in pixels; x, y texels of the table.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, UInt8, UInt64
+
+from jax_bridge.environments.tabletop.camera import Camera, Rays, Window
+from jax_bridge.environments.tabletop.canvas import FINER, Canvas, Part, around
+from jax_bridge.environments.tabletop.palette import bake_shadow, table_picture
+from jax_bridge.environments.tabletop.physics import Body, World
+from jax_bridge.environments.tabletop.robot import Pose, arm_parts, hand_parts, place_wrist_camera
+from jax_bridge.environments.tabletop.scene import WALL
+from jax_bridge.environments.tabletop.shapes import (
+    LIGHT,
+    Hits,
+    cast_ball,
+    cast_block,
+    cast_cylinder,
+    cast_dish,
+    cast_tray,
+)
+
+_HAND_SHADOW = 0.045
+_KEPT_HANDS = 64
+
+
+class _Layer(NamedTuple):
+    """A finished drawing to be put on a canvas."""
+
+    window: Window
+    colours: UInt64[np.ndarray, "h w"]
+    depths: Float32[np.ndarray, "h w"]
+
+
+class Renderer:
+    """Pictures of a world; what it keeps between pictures never changes them."""
+
+    def __init__(self, *, image_size: int) -> None:
+        self._still = Canvas(_outer_camera(image_size * FINER))
+        self._outer = Canvas(self._still.camera)
+        self._wrist = Canvas(Camera(size=image_size * FINER, field_of_view=78))
+        self._hands: dict[float, _Layer] = {}
+        self._still_key: tuple[object, ...] = ()
+
+    def images(self, world: World) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+        """Both cameras' pictures."""
+        moving = [body for body in world.bodies if not world.at_rest(body)]
+        # Rays parallel to a face divide by zero, which is the right answer: it is never met.
+        with np.errstate(all="ignore"):
+            self._draw_still([body for body in world.bodies if world.at_rest(body)])
+            return {
+                "base": self._base_picture(world, moving),
+                "left_wrist": self._wrist_picture(world, moving),
+            }
+
+    def _draw_still(self, resting: list[Body]) -> None:
+        """Draws what rests, if that has changed since the last time."""
+        key = tuple((body.item.name, body.x, body.y, body.z, body.yaw) for body in resting)
+        if key == self._still_key:
+            return
+        self._still_key = key
+        self._table = table_picture().copy()
+        for body in resting:
+            bake_shadow(self._table, *shadow_place(body.centre), body.item.radius)
+        self._still_parts = [body_part(body) for body in resting]
+        self._still.fill(self._table)
+        self._still.draw(self._still_parts)
+        self._still_picture = self._still.picture()
+        everything = slice(0, self._still.camera.size)
+        self._outer.take(self._still, (everything, everything))
+
+    def _base_picture(self, world: World, moving: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
+        pose = _pose(world)
+        changed = []
+        for x, y, radius in _moving_shadows(world, moving):
+            changed += self._outer.shadow(x, y, radius)
+        parts = [*map(body_part, moving), *hand_parts(pose, world.opening), *arm_parts(pose)]
+        window = around(changed + self._outer.draw(parts))
+        picture = self._still_picture.copy()
+        rows, columns = (slice(part.start // FINER, part.stop // FINER) for part in window)
+        picture[rows, columns] = self._outer.picture(window)
+        self._outer.take(self._still, window)
+        return picture
+
+    def _wrist_picture(self, world: World, moving: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
+        table = self._table.copy()
+        for x, y, radius in _moving_shadows(world, moving):
+            bake_shadow(table, x, y, radius)
+        place_wrist_camera(self._wrist.camera, _pose(world))
+        self._wrist.fill(table)
+        self._wrist.draw([*self._still_parts, *map(body_part, moving)])
+        self._wrist.put(*self._hand(world.opening))
+        return self._wrist.picture()
+
+    def _hand(self, opening: float) -> _Layer:
+        """The hand as its own camera sees it."""
+        if opening not in self._hands:
+            if len(self._hands) >= _KEPT_HANDS:
+                self._hands.clear()
+            pose = (0.0, 0.0, 0.0, 0.0)
+            canvas = Canvas(Camera(size=self._wrist.camera.size, field_of_view=78))
+            place_wrist_camera(canvas.camera, pose)
+            window = around(canvas.draw(hand_parts(pose, opening)))
+            self._hands[opening] = _Layer(window, canvas.colours[window], canvas.depths[window])
+        return self._hands[opening]
+
+
+def body_part(body: Body) -> Part:
+    """How a thing from the table looks."""
+    item, centre, foot, yaw = body.item, body.centre, (body.x, body.y, body.z), body.yaw
+    cube = (item.radius, item.radius, item.radius)
+    casts: dict[str, Callable[[Rays], Hits]] = {
+        "ball": lambda rays: cast_ball(rays, centre, item.radius),
+        "cube": lambda rays: cast_block(rays, centre, cube, yaw),
+        "cylinder": lambda rays: cast_cylinder(rays, centre, item.radius, item.height / 2),
+        "bowl": lambda rays: cast_dish(rays, foot, item.radius, item.height, WALL),
+        "plate": lambda rays: cast_dish(rays, foot, item.radius, item.height, WALL),
+        "box": lambda rays: cast_tray(rays, foot, item.radius, item.height, WALL, yaw),
+    }
+    return Part(centre, (item.reach, item.reach, item.height / 2), item.colour, casts[item.shape])
+
+
+def shadow_place(centre: Sequence[float]) -> tuple[float, float]:
+    """Where the lamp puts the shadow of something on the table."""
+    lean = centre[2] / LIGHT[2]
+    return centre[0] - LIGHT[0] * lean, centre[1] - LIGHT[1] * lean
+
+
+def _moving_shadows(world: World, moving: list[Body]) -> list[tuple[float, float, float]]:
+    """Places and radii; what is held lies in the shadow of the hand."""
+    falling = [body for body in moving if body is not world.held]
+    return [
+        (*shadow_place((world.x, world.y, world.z + 0.03)), _HAND_SHADOW),
+        *((*shadow_place(body.centre), body.item.radius) for body in falling),
+    ]
+
+
+def _pose(world: World) -> Pose:
+    return world.x, world.y, world.z, world.yaw
+
+
+def _outer_camera(size: int) -> Camera:
+    camera = Camera(size=size, field_of_view=40)
+    position, target = (0.56, 0.0, 0.80), (0.0, 0.0, 0.04)
+    camera.place(position=position, forward=np.subtract(target, position), up=(0, 0, 1))
+    return camera
