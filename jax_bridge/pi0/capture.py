@@ -1,0 +1,260 @@
+"""Which latents to keep: `CaptureSpec`, its presets, and what it comes to for a given model."""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import yaml
+
+from jax_bridge.pi0.capture_plan import CapturePlan
+from jax_bridge.pi0.config import Pi0Config
+from jax_bridge.shards.field import FieldSpec, field_name
+from jax_bridge.vocabulary import (
+    EXPERTS,
+    IMAGE_REGIONS,
+    POOLS,
+    REGIONS,
+    REGIONS_OF_EXPERT,
+    SAMPLER_SITES,
+    SCALE_SITES,
+    SITES,
+    TEXT_REGIONS,
+)
+
+
+def why_impossible(expert: str, site: str, region: str, pool: str) -> str | None:
+    """Why a field can exist in no model; None if it can."""
+    if region not in REGIONS_OF_EXPERT[expert]:
+        return f"expert {expert} has the regions {', '.join(REGIONS_OF_EXPERT[expert])}"
+    if site == "attention":
+        return "attention is not captured yet"
+    if site in SAMPLER_SITES and (expert, region, pool) != ("action", "action", "tokens"):
+        return f"{site} exists as action.{site}.action.tokens only"
+    return None
+
+
+def why_missing(region: str, config: Pi0Config) -> str | None:
+    """Why this model has no such region; None if it has."""
+    if region == "state" and config.pi05:
+        return "π0.5 has no state token"
+    if region == "state_text" and not config.pi05:
+        return "π0's prompt holds no state"
+    return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CaptureSpec:
+    """Names the latents to keep: every possible expert, site, region, pool; and `names`.
+
+    Each word that is written down must be part of at least one field; `resolve` makes the spec
+    definite for a model.
+    """
+
+    experts: tuple[str, ...] = EXPERTS
+    sites: tuple[str, ...] = ()
+    """Empty: only `names` are captured."""
+    regions: tuple[str, ...] | None = None
+    """None: every region that the model's experts have."""
+    pools: tuple[str, ...] = ("tokens",)
+    names: tuple[str, ...] = ()
+    """Whole field names, `{expert}.{site}.{region}.{pool}`, besides the product."""
+    layers: tuple[int, ...] | None = None
+    """Blocks to keep, from 0; None: all."""
+    flow_times: tuple[float, ...] | None = None
+    """Times to keep, the nearest evaluated one within 1e-3 each; None: all."""
+    pooled_float32: bool = False
+    """Whether pooled fields are stored in float32 instead of the model's dtype."""
+    leave_out_missing: bool = False
+    """Whether a name that the model has not is left out (and listed by `left_out`) instead of
+    being an error; so for presets."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                raise ValueError(f"`{field.name}` must be a sequence of words, but got {value!r}.")
+            if isinstance(value, list | tuple | range | np.ndarray):
+                object.__setattr__(self, field.name, tuple(value))
+        known = {"experts": EXPERTS, "sites": SITES, "regions": REGIONS, "pools": POOLS}
+        for word, words in known.items():
+            for given in getattr(self, word) or ():
+                if given not in words:
+                    raise ValueError(
+                        f"`{word}` must be among {', '.join(words)}, but got {given!r}."
+                    )
+        for name in self.names:
+            _check_name(name)
+        self._check_words()
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "CaptureSpec":
+        """Makes a named spec: `pooled` (means of every region) or `tokens` (every token).
+
+        Args:
+            name: The preset.
+            **changes: Fields to change, such as `layers=(5,)`.
+
+        Raises:
+            ValueError: if there is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"`name` must be one of {', '.join(PRESETS)}, but got {name!r}.")
+        return cls(**{"names": PRESETS[name], "leave_out_missing": True, **changes})
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "CaptureSpec":
+        """Reads what `to_json` wrote; `{"preset": NAME, ...}` starts from a preset.
+
+        Raises:
+            ValueError: if a key is unknown.
+        """
+        known = {"preset", *(field.name for field in dataclasses.fields(cls))}
+        unknown = sorted(set(entry) - known)
+        if unknown:
+            raise ValueError(
+                f"A capture spec must have keys among {', '.join(sorted(known))}, but got "
+                f"{', '.join(unknown)}."
+            )
+        if "preset" in entry:
+            return cls.preset(entry["preset"], **{k: v for k, v in entry.items() if k != "preset"})
+        return cls(**entry)
+
+    @classmethod
+    def from_file(cls, path: str | pathlib.Path) -> "CaptureSpec":
+        """Reads a YAML or JSON file with the fields of this class, or `preset` and changes.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds no mapping, or an unknown key or word.
+        """
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"`capture` must be {', '.join(PRESETS)} or a file, but got {str(path)!r}."
+            )
+        entry = yaml.safe_load(path.read_text())
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{path} must hold keys and values, but got {type(entry).__name__}.")
+        return cls.from_json(entry)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, words and numbers."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def left_out(self, config: Pi0Config) -> dict[str, str]:
+        """Names that the spec asks for and this model has not, with the reason."""
+        reasons = {name: why_missing(name.split(".")[2], config) for name in self._all_names()}
+        return {name: reason for name, reason in reasons.items() if reason}
+
+    def resolve(self, config: Pi0Config, num_steps: int = 10) -> CapturePlan:
+        """Makes the spec definite for a model and its sampler.
+
+        Raises:
+            ValueError: if one of them has not what the spec names.
+        """
+        return CapturePlan.make(
+            self.field_names(config),
+            config=config,
+            num_steps=num_steps,
+            layers=self.layers,
+            flow_times=self.flow_times,
+            pooled_float32=self.pooled_float32,
+        )
+
+    def fields(self, config: Pi0Config, *, num_steps: int = 10) -> dict[str, FieldSpec]:
+        """Type, shape and axes of every latent of one sample (no batch axis), masks included.
+
+        Raises:
+            ValueError: if the model or the sampler has not what the spec names.
+        """
+        return self.resolve(config, num_steps).fields()
+
+    def bytes_per_call(self, config: Pi0Config, *, num_steps: int = 10) -> int:
+        """Bytes of the latents of one sample of one policy call."""
+        return sum(spec.nbytes for spec in self.fields(config, num_steps=num_steps).values())
+
+    def field_names(self, config: Pi0Config) -> tuple[str, ...]:
+        """Names of the fields with values that this model gives; masks not included.
+
+        Raises:
+            ValueError: if an explicitly named field cannot exist in this model.
+        """
+        missing = self.left_out(config)
+        explicit = [
+            name
+            for name in missing
+            if not self.leave_out_missing and (self.regions is not None or name in self.names)
+        ]
+        if explicit:
+            raise ValueError(
+                f"`capture` must name latents that the model has, but got {explicit[0]}: "
+                f"{missing[explicit[0]]}. Leave it out."
+            )
+        return tuple(name for name in self._all_names() if name not in missing)
+
+    def _all_names(self) -> tuple[str, ...]:
+        """Every possible field of the product, then `names`; each once."""
+        regions = REGIONS if self.regions is None else self.regions
+        product = itertools.product(self.experts, self.sites, regions, self.pools)
+        names = [field_name(*words) for words in product if why_impossible(*words) is None]
+        return tuple(dict.fromkeys([*names, *self.names]))
+
+    def _check_words(self) -> None:
+        """Raises if a word of the product is part of no possible field."""
+        if not self.sites:
+            return
+        regions = REGIONS if self.regions is None else self.regions
+        axes = (self.experts, self.sites, regions, self.pools)
+        possible = [w for w in itertools.product(*axes) if why_impossible(*w) is None]
+        for axis, (word, given) in enumerate(
+            zip(("experts", "sites", "regions", "pools"), axes, strict=True)
+        ):
+            for value in given:
+                if word == "regions" and self.regions is None:
+                    continue
+                if not any(words[axis] == value for words in possible):
+                    tried = next(w for w in itertools.product(*axes) if w[axis] == value)
+                    raise ValueError(
+                        f"`{word}` must go with the other words, but got {value!r} in "
+                        f"{'.'.join(tried)}: {why_impossible(*tried)}."
+                    )
+
+
+def _check_name(name: str) -> None:
+    """Raises unless a field's name is whole and possible."""
+    words = name.split(".")
+    if len(words) != 4:
+        raise ValueError(f"`names` must have the form expert.site.region.pool, but got {name!r}.")
+    reason = "attention is not captured yet" if words[1] == "attention" else None
+    if reason is None:
+        field_name(*words)
+        reason = why_impossible(*words)
+    if reason:
+        raise ValueError(f"`names` must name latents that can exist, but got {name!r}: {reason}.")
+
+
+def _names(experts: str, sites: tuple[str, ...], regions: tuple[str, ...], pool: str) -> list[str]:
+    """Names of one expert's product."""
+    return [field_name(experts, site, region, pool) for site in sites for region in regions]
+
+
+_VLM_MEANS = ("instruction", "text", *IMAGE_REGIONS)
+_RESIDUAL = ("hidden_states", "post_attn_embedding", *SCALE_SITES)
+PRESETS: dict[str, tuple[str, ...]] = {
+    "pooled": (
+        *_names("vlm", _RESIDUAL, _VLM_MEANS, "mean"),
+        *_names("vlm", ("hidden_states",), ("text",), "last"),
+        *_names("action", _RESIDUAL, ("state", "action"), "mean"),
+        *_names("action", ("velocity",), ("action",), "tokens"),
+    ),
+    # `instruction` and `state_text` are tokens of `text`: stored once, told apart by their masks.
+    "tokens": (
+        *_names("vlm", ("hidden_states",), (*IMAGE_REGIONS, TEXT_REGIONS[0]), "tokens"),
+        *_names("action", ("hidden_states",), ("state", "action"), "tokens"),
+    ),
+}
+"""Field names of every preset."""

@@ -1,0 +1,99 @@
+"""Orbax parameter folders as openpi reads and writes them."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jax_bridge.pi0.config import DTYPES, Pi0Config
+from jax_bridge.pi0.parameters import Params, check_params, leaves, unflatten
+
+WRAPPER = "params"
+"""openpi keeps the tree under this key."""
+
+
+def load_params(
+    path: str | pathlib.Path, *, dtype: str | None = None, config: Pi0Config | None = None
+) -> dict[str, Any]:
+    """Reads the parameters of an openpi checkpoint, of its policies or of its training.
+
+    Args:
+        path: The folder `params`, or the one that holds it.
+        dtype: `float32` or `bfloat16`; None keeps each parameter's own.
+        config: If given, the tree must be exactly this model's.
+
+    Returns:
+        A nested dict of jax arrays.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it is no Orbax folder, or its tree is not the config's.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, but got {dtype!r}.")
+    target = None if dtype is None else jnp.dtype(dtype)
+    folder = _params_folder(pathlib.Path(path))
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        stored = checkpointer.metadata(folder).item_metadata.tree
+        if WRAPPER not in stored:
+            raise ValueError(
+                f"`path` must hold a tree under {WRAPPER!r}, but {folder} has the keys "
+                f"{', '.join(sorted(stored)) or 'none'}. Choose an openpi `params` folder."
+            )
+        item = {WRAPPER: stored[WRAPPER]}
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=target), item)
+        arguments = ocp.args.PyTreeRestore(item=item, restore_args=how)
+        tree = checkpointer.restore(folder, args=arguments)[WRAPPER]
+    params = strip_value(tree)
+    if config is not None:
+        check_params(params, config)
+    return jax.tree.map(jnp.asarray, params)
+
+
+def strip_value(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Removes the last key `value` that flax's training state puts on every leaf.
+
+    Only if all leaves have it: SigLIP's attention has a part of that name.
+    """
+    flat = dict(leaves(tree))
+    if all(path.rsplit("/", 1)[-1] == "value" for path in flat):
+        flat = {path.removesuffix("/value"): leaf for path, leaf in flat.items()}
+    return unflatten(flat)
+
+
+def save_params(path: str | pathlib.Path, params: Params) -> None:
+    """Writes a `params` folder that openpi's policies can load.
+
+    Args:
+        path: The folder to make; it must not exist.
+        params: The tree.
+
+    Raises:
+        ValueError: if the folder exists.
+    """
+    folder = pathlib.Path(path).absolute()
+    if folder.exists():
+        raise ValueError(f"`path` must not exist, but got {str(folder)!r}. Choose another folder.")
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(folder, {WRAPPER: jax.tree.map(lambda leaf: leaf, dict(params))})
+
+
+def _params_folder(path: pathlib.Path) -> pathlib.Path:
+    """The Orbax folder at or under a path."""
+    path = path.absolute()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"`path` must be a checkpoint's `params` folder, but got {str(path)!r}, which does "
+            "not exist."
+        )
+    for folder in (path, path / WRAPPER):
+        if (folder / "_METADATA").is_file():
+            return folder
+    raise ValueError(
+        f"`path` must be an Orbax folder (one with a file `_METADATA`), but got {str(path)!r}. "
+        "Choose the `params` folder of an openpi checkpoint."
+    )

@@ -1,0 +1,180 @@
+"""π0 and π0.5: the public door.
+
+Letters: b batch; h action horizon; a action dimensions.
+"""
+
+import dataclasses
+import functools
+import logging
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jax_bridge.pi0 import sampler
+from jax_bridge.pi0.capture import CaptureSpec
+from jax_bridge.pi0.capture_plan import CapturePlan
+from jax_bridge.pi0.config import Pi0Config
+from jax_bridge.pi0.observation import ArrayLike, Observation, check_shape
+from jax_bridge.pi0.parameters import Params, check_params, init_params
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pi0:
+    """A π0 or π0.5 policy: pure functions of parameters, compiled once a config and spec."""
+
+    config: Pi0Config
+
+    def init(self, key: Any) -> dict[str, Any]:
+        """Random parameters of the config's dtype.
+
+        Args:
+            key: A jax random key, or a whole number.
+        """
+        return init_params(self.config, key)
+
+    @overload
+    def sample_actions(
+        self,
+        params: Params,
+        observation: Observation,
+        *,
+        noise: ArrayLike | None = None,
+        key: Any = None,
+        num_steps: int = 10,
+        capture: None = None,
+    ) -> Array: ...
+
+    @overload
+    def sample_actions(
+        self,
+        params: Params,
+        observation: Observation,
+        *,
+        noise: ArrayLike | None = None,
+        key: Any = None,
+        num_steps: int = 10,
+        capture: CaptureSpec,
+    ) -> tuple[Array, dict[str, Array]]: ...
+
+    def sample_actions(
+        self,
+        params: Params,
+        observation: Observation,
+        *,
+        noise: ArrayLike | None = None,
+        key: Any = None,
+        num_steps: int = 10,
+        capture: CaptureSpec | None = None,
+    ) -> Any:
+        """Samples action chunks, and captures latents on the way.
+
+        Args:
+            params: The model's parameters.
+            observation: A batch of inputs.
+            noise: [b, h, a], where the flow starts.
+            key: A jax random key to draw `noise` from, if that is not given.
+            num_steps: Flow steps.
+            capture: Latents to keep. The actions do not depend on it.
+
+        Returns:
+            Actions float32 [b, h, a]; with `capture` also the latents by field name, batch
+            first, then the field's axes.
+
+        Raises:
+            ValueError: if inputs do not fit the model, or the capture names what it has not.
+        """
+        observation.check(self.config)
+        shape = (observation.state.shape[0], self.config.action_horizon, self.config.action_dim)
+        if noise is None:
+            if key is None:
+                raise ValueError("`noise` must be given if `key` is not, but got None for both.")
+            noise = jax.random.normal(key, shape)
+        check_shape("noise", noise, shape)
+        plan = None if capture is None else self.plan(capture, num_steps)
+        actions, latents = _sample_actions(
+            params, observation, noise, config=self.config, num_steps=num_steps, plan=plan
+        )
+        return actions if capture is None else (actions, latents)
+
+    def flow_loss(
+        self,
+        params: Params,
+        observation: Observation,
+        actions: ArrayLike,
+        *,
+        noise: ArrayLike,
+        time: ArrayLike,
+    ) -> Array:
+        """Flow-matching loss, a value a step of the chunk: float32 [b, h].
+
+        Args:
+            params: The model's parameters.
+            observation: A batch of inputs.
+            actions: [b, h, a], the true chunk.
+            noise: [b, h, a].
+            time: [b], in (0, 1]; 1 is noise.
+
+        Raises:
+            ValueError: if inputs do not fit the model.
+        """
+        observation.check(self.config)
+        batch = observation.state.shape[0]
+        shape = (batch, self.config.action_horizon, self.config.action_dim)
+        check_shape("actions", actions, shape)
+        check_shape("noise", noise, shape)
+        check_shape("time", time, (batch,))
+        return _flow_loss(params, observation, actions, noise, time, config=self.config)
+
+    def plan(self, capture: CaptureSpec, num_steps: int = 10) -> CapturePlan:
+        """Makes a capture spec definite for this model.
+
+        Raises:
+            ValueError: if it names what the model or the sampler has not.
+        """
+        return _plan(capture, self.config, num_steps)
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(capture: CaptureSpec, config: Pi0Config, num_steps: int) -> CapturePlan:
+    """Resolves a spec once, and says what it leaves out."""
+    for name, reason in capture.left_out(config).items():
+        logger.info("Not captured: %s (%s).", name, reason)
+    return capture.resolve(config, num_steps)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "num_steps", "plan"))
+def _sample_actions(
+    params: Params,
+    observation: Observation,
+    noise: Array,
+    *,
+    config: Pi0Config,
+    num_steps: int,
+    plan: CapturePlan | None,
+) -> tuple[Array, dict[str, Array]]:
+    """The compiled sampler. Float32 products are true float32 on every backend."""
+    check_params(params, config)
+    with jax.default_matmul_precision("highest"):
+        return sampler.sample_actions(
+            params, observation, noise.astype(jnp.float32), config, num_steps, plan
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def _flow_loss(
+    params: Params,
+    observation: Observation,
+    actions: Array,
+    noise: Array,
+    time: Array,
+    *,
+    config: Pi0Config,
+) -> Array:
+    """The compiled loss."""
+    check_params(params, config)
+    with jax.default_matmul_precision("highest"):
+        return sampler.flow_loss(params, observation, actions, noise, time, config)

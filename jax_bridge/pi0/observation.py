@@ -1,0 +1,95 @@
+"""What the model reads: images, prompt and robot state, as one pytree.
+
+Letters: b batch; h, w image height and width; l prompt tokens; d action dimensions.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_bridge.pi0.config import Pi0Config
+from jax_bridge.vocabulary import CAMERAS
+
+ArrayLike = jax.Array | np.ndarray
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Observation:
+    """A batch of model inputs; numpy or jax arrays. `check` says what is wrong with one."""
+
+    images: Mapping[str, ArrayLike]
+    """[b, h, w, 3] in [-1, 1], by openpi's camera key (`base_0_rgb`, ...)."""
+    image_masks: Mapping[str, ArrayLike]
+    """bool [b] a camera: whether the robot has it."""
+    state: ArrayLike
+    """[b, d], normalised and padded with zeros."""
+    tokenized_prompt: ArrayLike
+    """int32 [b, l], padded with zeros on the right."""
+    tokenized_prompt_mask: ArrayLike
+    """bool [b, l], false at padding."""
+    instruction_mask: ArrayLike | None = None
+    """bool [b, l]: which tokens are words of the instruction. None: nothing is known, and the
+    region `instruction` has no valid token."""
+    state_text_mask: ArrayLike | None = None
+    """bool [b, l]: which tokens are digits of the robot's state (π0.5)."""
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], None]:
+        """Children by field name, for jax."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names], None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: Any) -> "Observation":
+        """Puts children back; they may be anything jax maps over, so nothing is checked."""
+        made = object.__new__(cls)
+        for field, child in zip(dataclasses.fields(cls), children, strict=True):
+            object.__setattr__(made, field.name, child)
+        return made
+
+    def check(self, config: Pi0Config) -> None:
+        """Raises if shapes do not fit the model.
+
+        Raises:
+            ValueError: naming the array, the shape it must have and the one it has.
+        """
+        batch = np.shape(self.state)[0] if np.ndim(self.state) else 0
+        side = config.vision.image_size
+        cameras = [camera.openpi_key for camera in CAMERAS]
+        for given, name in ((self.images, "images"), (self.image_masks, "image_masks")):
+            if sorted(given) != sorted(cameras):
+                raise ValueError(
+                    f"`{name}` must have the keys {', '.join(cameras)}, but got "
+                    f"{', '.join(sorted(given)) or 'none'}. Give a missing camera as -1 "
+                    "everywhere and False in `image_masks`."
+                )
+        prompt = np.shape(self.tokenized_prompt)
+        text = (batch, prompt[1] if len(prompt) == 2 else config.max_token_len)
+        expected = {
+            "state": (self.state, (batch, config.action_dim)),
+            "tokenized_prompt": (self.tokenized_prompt, text),
+            "tokenized_prompt_mask": (self.tokenized_prompt_mask, text),
+            "instruction_mask": (self.instruction_mask, text),
+            "state_text_mask": (self.state_text_mask, text),
+        }
+        for key in cameras:
+            expected[f"images[{key!r}]"] = (self.images[key], (batch, side, side, 3))
+            expected[f"image_masks[{key!r}]"] = (self.image_masks[key], (batch,))
+        for name, (value, shape) in expected.items():
+            check_shape(name, value, shape)
+
+
+def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raises if an array that is there has another shape.
+
+    Raises:
+        ValueError: naming the array and both shapes.
+    """
+    if value is not None and np.shape(value) != shape:
+        raise ValueError(
+            f"`{name}` must have shape {list(shape)}, but got {list(np.shape(value))}. "
+            "The first axis is the batch; sizes come from the model's config."
+        )
