@@ -73,7 +73,9 @@ class FieldSpec:
     @classmethod
     def from_json(cls, name: str, entry: Mapping[str, Any]) -> "FieldSpec":
         """Reads an entry of `dataset.json`'s `fields`."""
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
+        }
         return cls(name=name, **values)
 
 

@@ -1,0 +1,305 @@
+"""`open_dataset`: choosing samples by the index and reading only the bytes that are asked for."""
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+from jax_bridge.shards.dataset_folder import DatasetFolder
+from jax_bridge.shards.dataset_info import DatasetInfo
+from jax_bridge.shards.failures import DamagedShardError
+from jax_bridge.shards.field import FieldSpec
+from jax_bridge.shards.index import current_index
+from jax_bridge.shards.index_rows import MEMBER, TENSOR
+from jax_bridge.shards.manifest import read_manifest
+from jax_bridge.shards.places import Places
+from jax_bridge.shards.projection import FlowTimes, Layers, Projection, project, whole
+from jax_bridge.shards.safetensors_header import TensorEntry
+from jax_bridge.shards.selection import Where, select_rows
+from jax_bridge.shards.shard_map import ShardMap, ShardMaps
+
+_log = logging.getLogger(__name__)
+LATENTS, ROBOT = "latents.safetensors", "robot.safetensors"
+OnError = Literal["raise", "skip"]
+
+
+def open_dataset(path: str | os.PathLike[str]) -> "ShardDataset":
+    """Opens a data set; one without an index is indexed first.
+
+    Raises:
+        FileNotFoundError: if the folder is no data set.
+        ValueError: if `dataset.json` cannot be read, or a shard cannot be indexed.
+    """
+    folder = DatasetFolder(path)
+    info = folder.read_info()
+    return ShardDataset(folder, info, current_index(folder))
+
+
+class ShardDataset:
+    """A data set as it stood when it was opened."""
+
+    def __init__(self, folder: DatasetFolder, info: DatasetInfo, index: pa.Table) -> None:
+        self.path = folder.path
+        self.info = info
+        self.index = index
+        """One row per sample: metadata, and where each member and tensor lies."""
+        self.damaged: dict[int, str] = {}
+        """Rows that `on_error="skip"` left out so far, and why."""
+        self._folder = folder
+        self._maps = ShardMaps(folder.shards)
+        self._places = Places(index)
+        self._agreed: set[str] = set()
+
+    def __len__(self) -> int:
+        return self.index.num_rows
+
+    @property
+    def fields(self) -> dict[str, FieldSpec]:
+        """The tensors of each sample, by name."""
+        return self.info.fields
+
+    @property
+    def fingerprint(self) -> str:
+        """Of how the data set was made."""
+        return self.info.fingerprint
+
+    @property
+    def metadata(self) -> pa.Table:
+        """The index without the columns that say where things lie."""
+        names = [n for n in self.index.column_names if not n.startswith((MEMBER, TENSOR))]
+        return self.index.select(names)
+
+    def select(self, where: Where = None) -> Int64[np.ndarray, " n"]:
+        """Row numbers that fulfil a condition, in the order of the index.
+
+        Raises:
+            ValueError: if the condition names an unknown column or compares different kinds.
+        """
+        return select_rows(self.metadata, where)
+
+    def read(
+        self,
+        field: str,
+        *,
+        layers: Layers = None,
+        flow_times: FlowTimes = None,
+        where: Where = None,
+        rows: Sequence[int] | np.ndarray | None = None,
+        on_error: OnError = "raise",
+    ) -> np.ndarray:
+        """Reads one field of some samples, only the bytes that are asked for.
+
+        Args:
+            field: name of the field.
+            layers: layer numbers as captured; None takes all.
+            flow_times: flow times, the nearest within 1e-3; None takes all.
+            where: which samples; see `select`.
+            rows: which samples, by row number, in the order wanted; not together with `where`.
+            on_error: `skip` leaves damaged samples out and notes them in `damaged`.
+
+        Returns:
+            [n, layers, flow_times, ...] in the field's dtype, bfloat16 as ml_dtypes'.
+
+        Raises:
+            ValueError: if the field, a layer or a time was not captured, or nothing is selected.
+            DamagedShardError: naming shard, key, member and offset.
+        """
+        spec = self._spec(field)
+        projection = project(spec, layers, flow_times)
+        chosen = self._chosen(where, rows)
+        return self._read(LATENTS, field, chosen, projection, spec, on_error)[0]
+
+    def read_robot(
+        self,
+        name: Literal["state", "actions", "executed", "action_is_pad"],
+        *,
+        where: Where = None,
+        rows: Sequence[int] | np.ndarray | None = None,
+        on_error: OnError = "raise",
+    ) -> np.ndarray:
+        """Reads robot state or actions of some samples, [n, ...]; arguments as of `read`.
+
+        Raises:
+            ValueError: if nothing is selected.
+            DamagedShardError: naming shard, key, member and offset; also where a sample has none.
+        """
+        chosen = self._chosen(where, rows)
+        if not len(chosen):
+            return np.empty((0,), np.float32)
+        shard = self._shard(self._places.shard_names[self._places.shard_ids[chosen[0]]])
+        _, entry = self._places.tensor_starts(shard, ROBOT, name, chosen[:1])
+        projection = whole(entry.dtype, entry.shape)
+        return self._read(ROBOT, name, chosen, projection, entry, on_error)[0]
+
+    def iter_batches(
+        self,
+        fields: str | Sequence[str],
+        *,
+        batch_size: int,
+        layers: Layers = None,
+        flow_times: FlowTimes = None,
+        where: Where = None,
+        rows: Sequence[int] | np.ndarray | None = None,
+        on_error: OnError = "raise",
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Reads in batches; memory is bounded by the batch size.
+
+        `layers` and `flow_times` are taken of those fields that have such an axis.
+
+        Yields:
+            The fields by name, and `rows`, the row numbers.
+
+        Raises:
+            ValueError: as `read`, or if no field has the axis that is asked for.
+            DamagedShardError: naming shard, key, member and offset.
+        """
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be positive, but got {batch_size}.")
+        names = [fields] if isinstance(fields, str) else list(fields)
+        specs = [self._spec(name) for name in names]
+        has_layer = [s.layers is not None for s in specs]
+        has_time = [s.flow_times is not None for s in specs]
+        projections = [
+            project(
+                spec,
+                layers if layer or not any(has_layer) else None,
+                flow_times if time or not any(has_time) else None,
+            )
+            for spec, layer, time in zip(specs, has_layer, has_time, strict=True)
+        ]
+        return self._batches(specs, projections, self._chosen(where, rows), batch_size, on_error)
+
+    def _batches(
+        self,
+        specs: Sequence[FieldSpec],
+        projections: Sequence[Projection],
+        chosen: Int64[np.ndarray, " n"],
+        batch_size: int,
+        on_error: OnError,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(chosen), batch_size):
+            rows = chosen[start : start + batch_size]
+            parts = [
+                self._read(LATENTS, spec.name, rows, projection, spec, on_error)
+                for spec, projection in zip(specs, projections, strict=True)
+            ]
+            good = np.logical_and.reduce([kept for _, kept in parts])
+            batch = {
+                spec.name: part[good[kept]] if not good.all() else part
+                for spec, (part, kept) in zip(specs, parts, strict=True)
+            }
+            yield {**batch, "rows": rows[good]}
+
+    def _spec(self, field: str) -> FieldSpec:
+        if field not in self.fields:
+            near = difflib.get_close_matches(field, self.fields, n=3, cutoff=0.5)
+            known = ", ".join(near or self.fields) or "none"
+            word = "near ones are" if near else "there are"
+            raise ValueError(
+                f"`field` must be a captured field, but got {field!r}; {word} {known}."
+            )
+        return self.fields[field]
+
+    def _chosen(
+        self, where: Where, rows: Sequence[int] | np.ndarray | None
+    ) -> Int64[np.ndarray, " n"]:
+        if rows is None:
+            chosen = self.select(where)
+            if not len(chosen):
+                raise ValueError(
+                    f"`where` must select at least one sample, but got {where}, which selects "
+                    f"none of the {len(self)} samples of {self.path}. `vla-lens shards inspect` "
+                    "shows what there is."
+                )
+            return chosen
+        if where is not None:
+            raise ValueError("`rows` must be None where `where` is given, but got both.")
+        chosen = np.asarray(rows, np.int64)
+        if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
+            raise ValueError(
+                f"`rows` must lie in [0, {len(self)}), but got {chosen.min()} to {chosen.max()}."
+            )
+        return chosen.reshape(-1)
+
+    def _read(
+        self,
+        suffix: str,
+        name: str,
+        rows: Int64[np.ndarray, " n"],
+        projection: Projection,
+        expected: FieldSpec | TensorEntry,
+        on_error: OnError,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Reads rows; returns them and which of `rows` they are (all, unless some are skipped)."""
+        target = np.empty((len(rows), len(projection.offsets)), f"V{projection.run_bytes}")
+        kept = np.ones(len(rows), np.bool_)
+        ids = self._places.shard_ids[rows]
+        order = np.argsort(ids, kind="stable")
+        bounds = np.flatnonzero(np.diff(ids[order])) + 1
+        for positions in np.split(order, bounds) if len(rows) else ():
+            try:
+                self._read_shard(suffix, name, rows, positions, projection, expected, target)
+            except DamagedShardError:
+                if on_error == "raise":
+                    raise
+                for position in positions:
+                    single = np.asarray([position])
+                    try:
+                        self._read_shard(suffix, name, rows, single, projection, expected, target)
+                    except DamagedShardError as error:
+                        kept[position] = False
+                        self._note(int(rows[position]), error)
+        shape = (len(rows), *projection.shape)
+        if not projection.run_bytes:
+            return np.zeros(shape, projection.dtype)[kept], kept
+        result = target.view(projection.dtype).reshape(shape)
+        return (result if kept.all() else result[kept]), kept
+
+    def _read_shard(
+        self,
+        suffix: str,
+        name: str,
+        rows: Int64[np.ndarray, " n"],
+        positions: Int64[np.ndarray, " m"],
+        projection: Projection,
+        expected: Any,
+        target: np.ndarray,
+    ) -> None:
+        here = rows[positions]
+        shard = self._shard(self._places.shard_names[self._places.shard_ids[here[0]]])
+        starts, entry = self._places.tensor_starts(shard, suffix, name, here)
+        if entry.dtype != projection.dtype or entry.shape != tuple(expected.shape):
+            raise DamagedShardError(
+                f"{name} is {entry.dtype} {entry.shape}, but {projection.dtype} "
+                f"{tuple(expected.shape)} was due.",
+                shard=shard.name,
+                key=self._places.key(int(here[0])),
+                member=suffix,
+                offset=int(starts[0]),
+            )
+        offsets = (starts[:, None] + projection.offsets).reshape(-1)
+        runs = target.shape[1]
+        if len(positions) == positions[-1] - positions[0] + 1:
+            view = target[positions[0] : positions[-1] + 1].reshape(-1)
+            shard.gather(offsets, view)
+        else:
+            part = np.empty(len(positions) * runs, target.dtype)
+            shard.gather(offsets, part)
+            target[positions] = part.reshape(len(positions), runs)
+
+    def _shard(self, name: str) -> ShardMap:
+        shard = self._maps.get(name)
+        if name not in self._agreed:
+            self._places.check_manifest(shard, read_manifest(self._folder.manifest(name)))
+            self._agreed.add(name)
+        return shard
+
+    def _note(self, row: int, error: DamagedShardError) -> None:
+        if row not in self.damaged:
+            self.damaged[row] = str(error)
+            _log.warning("Skipped (%d so far): %s", len(self.damaged), error)
