@@ -1,0 +1,207 @@
+"""`vla-lens collect`: roll a policy out, capture latents, write episode shards."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from cli.choice import Choice
+from cli.configs import resolve_config_args
+
+if TYPE_CHECKING:
+    from jax_bridge.environments.environment import Environment
+    from jax_bridge.pi0 import CaptureSpec
+    from jax_bridge.policies.policy import Policy
+    from jax_bridge.rollouts.collect import CollectPlan, CollectReport
+
+DESCRIPTION = """Rolls a policy (or a demonstrator that the policy watches) through tasks and
+episodes, captures the latents that --capture names, and writes whole episodes to WebDataset
+shards. A run that was stopped goes on where it stopped."""
+
+
+SHOWN_ERRORS = 5
+"""Failed episodes that are printed; all stand in `errors.jsonl`."""
+
+
+def _choices() -> tuple[Choice, Choice]:
+    from jax_bridge.environments import registry as environments
+    from jax_bridge.policies import registry as policies
+
+    return (
+        Choice("env", class_path=environments.class_path, default="tabletop", what="simulator"),
+        Choice("policy", class_path=policies.class_path, default="pi0", what="kind of policy"),
+    )
+
+
+def build_parser(args: list[str], choices: tuple[Choice, ...]) -> ArgumentParser:
+    """The parser for these (expanded) arguments: the chosen classes add their own options."""
+    parser = ArgumentParser(prog="vla-lens collect", description=DESCRIPTION)
+    parser.add_argument("-c", "--config", action="config", help="a YAML file, or a name in configs")
+    for choice in choices:
+        choice.add_to(parser, args)
+    _add_selection(parser)
+    _add_rollout(parser)
+    _add_output(parser)
+    return parser
+
+
+def _add_selection(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--tasks", type=str | None, default=None, help="half-open range, 0:5; all by default"
+    )
+    parser.add_argument(
+        "--episodes", type=str, default="0:1", help="half-open range of starts of every task, 0:2"
+    )
+
+
+def _add_rollout(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--drive",
+        type=Literal["policy", "demonstrator"],
+        default="policy",
+        help="whose actions are sent; with demonstrator the policy only watches",
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        help="standard deviation of noise on the demonstrator's translation, in action units",
+    )
+    parser.add_argument(
+        "--stride",
+        type=int | None,
+        default=None,
+        help="steps between captures; by default at every driving call",
+    )
+    parser.add_argument("--replan", type=int, default=5, help="steps sent of each chunk")
+    parser.add_argument(
+        "--max_steps", "--max-steps", type=int | None, default=None, help="limit of an episode"
+    )
+    parser.add_argument(
+        "--after_success",
+        "--after-success",
+        type=int,
+        default=10,
+        help="steps that follow the first success, to see whether it lasts",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of starts and of all noise")
+
+
+def _add_output(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--capture", type=str, default="pooled", help="pooled, tokens, or a YAML or JSON file"
+    )
+    parser.add_argument(
+        "--images",
+        type=Literal["jpg", "png", "none"],
+        default="jpg",
+        help="how camera images are kept, as the policy saw them",
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="folder of the data set")
+    parser.add_argument(
+        "--estimate", action="store_true", help="print bytes, samples and time, and stop"
+    )
+    parser.add_argument(
+        "--retry_errors",
+        "--retry-errors",
+        action="store_true",
+        help="run episodes again that ended in an error before",
+    )
+
+
+def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
+    from jax_bridge.rollouts.collect import CollectPlan
+    from jax_bridge.rollouts.protocol import RolloutProtocol
+    from jax_bridge.rollouts.selection import parse_range
+
+    return CollectPlan(
+        tasks=parse_range(config.tasks or ":", name="--tasks", size=len(environment.tasks)),
+        episodes=parse_range(config.episodes, name="--episodes", size=environment.episodes),
+        capture=_capture(config.capture),
+        images=config.images,
+        retry_errors=config.retry_errors,
+        protocol=RolloutProtocol(
+            drive=config.drive,
+            stride=config.stride,
+            replan=config.replan,
+            max_steps=environment.max_steps if config.max_steps is None else config.max_steps,
+            after_success=config.after_success,
+            noise=config.noise,
+            seed=config.seed,
+        ),
+    )
+
+
+def _capture(text: str) -> "CaptureSpec":
+    from jax_bridge.pi0 import CaptureSpec
+
+    if Path(text).suffix in (".yaml", ".yml", ".json"):
+        return CaptureSpec.from_file(text)
+    return CaptureSpec.preset(text)
+
+
+def _print_estimate(environment: "Environment", policy: "Policy", plan: "CollectPlan") -> None:
+    from jax_bridge.rollouts.estimate import estimate, measure_seconds
+
+    cost = estimate(policy, plan)
+    print(f"episodes  {cost.episodes}")
+    print(f"samples   at most {cost.samples:,}")
+    print(
+        f"bytes     at most {cost.bytes / 1e6:,.1f} MB "
+        f"({cost.bytes_per_sample / 1e3:,.1f} kB a sample, images not counted)"
+    )
+    seconds = measure_seconds(environment, policy, plan)
+    print(f"time      at most {seconds / 60:,.1f} min (one start and two policy calls tried)")
+
+
+def _say_left_out(policy: "Policy", plan: "CollectPlan") -> None:
+    there = policy.fields(plan.capture)
+    missing = [name for name in plan.capture.names if name not in there]
+    if missing:
+        print(f"left out, since this model has no such tokens: {', '.join(missing)}")
+
+
+def _print_report(report: "CollectReport", out: str) -> None:
+    rate = f"{report.successes}/{report.episodes}" if report.episodes else "-"
+    print(
+        f"{report.episodes} episodes ({report.skipped} were there already), "
+        f"{report.samples:,} samples, success {rate}, {len(report.errors)} errors -> {out}"
+    )
+    for line in report.errors[:SHOWN_ERRORS]:
+        print(f"  error: {line}")
+    if len(report.errors) > SHOWN_ERRORS:
+        print(f"  and {len(report.errors) - SHOWN_ERRORS} more")
+    if report.errors:
+        print(f"  all are in {Path(out) / 'errors.jsonl'}; --retry-errors runs them again")
+
+
+def main(args: list[str]) -> int:
+    """Runs `vla-lens collect ...`; returns the exit code."""
+    choices = _choices()
+    args = resolve_config_args(args[1:] if args[:1] == ["collect"] else args)
+    for choice in choices:
+        args = choice.expand(args)
+    config = build_parser(args, choices).parse_args(args)
+    environment, policy = (choice.build(config) for choice in choices)
+    try:
+        return _run(config, environment, policy)
+    finally:
+        environment.close()
+
+
+def _run(config: Namespace, environment: Any, policy: Any) -> int:
+    from cli.progress import EpisodeProgress
+    from jax_bridge.rollouts.collect import Collector
+
+    plan = _plan(config, environment)
+    if config.estimate:
+        _print_estimate(environment, policy, plan)
+        return 0
+    if config.out is None:
+        raise ValueError("`--out` must name the folder of the data set. Add --out DIR.")
+    _say_left_out(policy, plan)
+    total = len(plan.tasks) * len(plan.episodes)
+    with EpisodeProgress(total) as progress:
+        report = Collector(environment, policy, plan).run(config.out, progress)
+    _print_report(report, config.out)
+    return 1 if report.errors and not report.episodes else 0

@@ -1,0 +1,196 @@
+"""Rolling a policy through tasks and episodes into one data set of shards."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from jax_bridge.environments.environment import Environment, RobotObservation, Task
+from jax_bridge.pi0 import CaptureSpec
+from jax_bridge.policies.policy import Policy
+from jax_bridge.rollouts.episode import (
+    Capture,
+    EnvironmentFailureError,
+    EpisodeRollout,
+    Outcome,
+)
+from jax_bridge.rollouts.protocol import RolloutProtocol
+from jax_bridge.shards import (
+    DatasetInfo,
+    EpisodeRecorder,
+    EpisodeWriter,
+    ImageFormat,
+    ShardLimits,
+)
+
+Images = Literal["jpg", "png", "none"]
+"""How camera images are kept beside the latents."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CollectPlan:
+    """Which episodes to roll out, how, and what to keep."""
+
+    tasks: Sequence[int]
+    episodes: Sequence[int]
+    protocol: RolloutProtocol
+    capture: CaptureSpec
+    images: Images = "jpg"
+    retry_errors: bool = False
+    """Whether episodes that ended in an error before are run again."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class CollectReport:
+    """What a run did; grows while it runs."""
+
+    planned: int = 0
+    skipped: int = 0
+    """Episodes that were there already."""
+    episodes: int = 0
+    samples: int = 0
+    successes: int = 0
+    errors: list[str] = dataclasses.field(default_factory=list)
+    """One line an episode that the environment ended."""
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Is told how the run goes (a progress bar)."""
+
+    def update(self, report: CollectReport) -> None:
+        """Called after every episode."""
+        ...
+
+
+def dataset_info(environment: Environment, policy: Policy, plan: CollectPlan) -> DatasetInfo:
+    """What `dataset.json` says of the run."""
+    return DatasetInfo(
+        fields=policy.fields(plan.capture),
+        capture=plan.capture.to_json(),
+        model=policy.describe(),
+        environment={**environment.describe(), "rollout": plan.protocol.describe()},
+        seed=plan.protocol.seed,
+    )
+
+
+class _ShardRecorder:
+    """Hands captures to the shard writer."""
+
+    def __init__(self, episode: EpisodeRecorder, policy: Policy, images: Images) -> None:
+        self._episode = episode
+        self._policy = policy
+        self._images = images
+        self.samples = 0
+
+    def record(self, capture: Capture) -> None:
+        self._episode.append(
+            timestep=capture.timestep,
+            call=capture.call,
+            latents=capture.output.latents,
+            state=capture.observation.state,
+            actions=capture.output.actions,
+            executed=np.asarray(capture.executed, dtype=np.float32),
+            images=self._seen(capture.observation),
+            truth=capture.truth,
+        )
+        self.samples += 1
+
+    def _seen(self, observation: RobotObservation) -> dict[str, np.ndarray] | None:
+        return None if self._images == "none" else self._policy.seen_images(observation)
+
+
+class Collector:
+    """Runs a `CollectPlan`; what is committed already is skipped, so that it resumes."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        policy: Policy,
+        plan: CollectPlan,
+        *,
+        limits: ShardLimits | None = None,
+    ) -> None:
+        self._environment = environment
+        self._policy = policy
+        self._plan = plan
+        self._limits = limits or ShardLimits()
+
+    def run(self, path: str, watcher: Watcher) -> CollectReport:
+        """Rolls all episodes out into the data set at `path`.
+
+        Raises:
+            ValueError: if the folder holds another data set, or the suite has no demonstrator.
+            OSError: if the disk is full; what is committed stays whole.
+        """
+        info = dataset_info(self._environment, self._policy, self._plan)
+        with EpisodeWriter(path, info, limits=self._limits, images=self._image_format) as w:
+            report = CollectReport()
+            for task, episode in self._todo(w, report):
+                self._episode(w, task, episode, report)
+                watcher.update(report)
+        return report
+
+    @property
+    def _image_format(self) -> ImageFormat | None:
+        return None if self._plan.images == "none" else ImageFormat(kind=self._plan.images)
+
+    def _todo(self, writer: EpisodeWriter, report: CollectReport) -> Iterator[tuple[Task, int]]:
+        done = set(writer.committed)
+        if not self._plan.retry_errors:
+            done |= set(writer.errors)
+        wanted = [
+            (self._environment.tasks[task_id], episode)
+            for task_id in self._plan.tasks
+            for episode in self._plan.episodes
+        ]
+        todo = [(t, e) for t, e in wanted if (t.suite, t.task_id, e) not in done]
+        report.planned = len(todo)
+        report.skipped = len(wanted) - len(todo)
+        yield from todo
+
+    def _episode(
+        self, writer: EpisodeWriter, task: Task, episode: int, report: CollectReport
+    ) -> None:
+        try:
+            outcome, samples = self._write(writer, task, episode)
+        except EnvironmentFailureError as error:
+            with contextlib.suppress(Exception):  # it may be past closing
+                self._environment.close()
+            writer.record_error(
+                suite=task.suite, task_id=task.task_id, episode=episode, message=str(error)
+            )
+            report.errors.append(f"{task.suite} task {task.task_id} episode {episode}: {error}")
+            return
+        report.episodes += 1
+        report.samples += samples
+        report.successes += outcome.success
+
+    def _write(self, writer: EpisodeWriter, task: Task, episode: int) -> tuple[Outcome, int]:
+        rollout = EpisodeRollout(
+            self._environment,
+            self._policy,
+            task=task,
+            episode=episode,
+            protocol=self._plan.protocol,
+            capture=self._plan.capture,
+        )
+        with writer.episode(
+            suite=task.suite,
+            task_id=task.task_id,
+            task_name=task.name,
+            episode=episode,
+            instruction=task.instruction,
+            task_instruction=task.instruction,
+            seed=self._plan.protocol.seed,
+        ) as open_episode:
+            recorder = _ShardRecorder(open_episode, self._policy, self._plan.images)
+            outcome = rollout.run(recorder)
+            open_episode.finish(
+                success=outcome.success,
+                success_at_end=outcome.success_at_end,
+                episode_length=outcome.episode_length,
+            )
+        return outcome, recorder.samples
