@@ -96,13 +96,15 @@ def to_model_range(image: UInt8[np.ndarray, "*b h w 3"]) -> Float32[np.ndarray, 
     return image.astype(np.float32) / np.float32(255) * np.float32(2) - np.float32(1)
 
 
-def model_image(image: Any, *, camera: str) -> Float32[np.ndarray, "224 224 3"]:
+def model_image(
+    image: Any, *, camera: str, size: int = IMAGE_SIZE
+) -> Float32[np.ndarray, "{size} {size} 3"]:
     """One camera's image as the model reads it: parsed, resized with padding, in [-1, 1].
 
     Raises:
         ValueError: as `parse_image`.
     """
-    return to_model_range(resize_with_pad(parse_image(image, camera=camera)))
+    return to_model_range(resize_with_pad(parse_image(image, camera=camera), size, size))
 
 
 def _fitted(h: int, w: int, height: int, width: int) -> tuple[int, int]:

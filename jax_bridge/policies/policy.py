@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.shards.field import FieldSpec
@@ -47,6 +47,10 @@ class Policy(Protocol):
 
     def bytes_per_call(self, capture: "CaptureSpec") -> int:
         """Bytes of latents of one call; no weights are loaded for it."""
+        ...
+
+    def seen_images(self, observation: RobotObservation) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+        """The camera images as the policy sees them, by camera name."""
         ...
 
     def infer(

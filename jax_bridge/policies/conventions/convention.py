@@ -34,8 +34,8 @@ class Convention:
 
     name: str
     image_keys: Mapping[str, str]
-    """Keys of images in openpi's client messages, to camera names. Cameras of the model that
-    are not among them are black and masked out."""
+    """Keys of images in openpi's client messages, to the cameras of this robot. The model's other
+    cameras are black and masked out."""
     state_key: str
     """Key of the state in openpi's client messages."""
     state_dim: int
@@ -57,6 +57,11 @@ class Convention:
                 )
         if self.pi0.state_in_prompt:
             raise ValueError("`pi0` must not put the state in its prompt, but got True.")
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The robot's cameras, by name."""
+        return tuple(self.image_keys.values())
 
     def recipe(self, *, pi05: bool, trained: bool) -> Recipe:
         """How to prepare values for π0 or π0.5.

@@ -1,7 +1,7 @@
 """A tokenizer that needs no file: one token a byte of utf-8, for models with random weights."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, SupportsInt
 
 from jax_bridge.policies.tokenizers.tokenizer import Encoding
 
@@ -28,7 +28,7 @@ class ByteTokenizer:
         ids, spans = ids + [EOS] * eos, spans + [(len(text), len(text))] * eos
         return Encoding(tuple(ids), tuple(spans))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of some tokens; a character that was cut in two becomes U+FFFD."""
         data = bytes(i - FIRST_BYTE for i in map(int, ids) if 0 <= i - FIRST_BYTE < 256)
         return data.decode("utf-8", errors="replace")

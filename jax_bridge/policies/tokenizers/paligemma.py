@@ -2,8 +2,8 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsInt
 
 import fsspec
 import sentencepiece
@@ -41,7 +41,7 @@ class SentencePieceTokenizer:
             ids, spans = [*ids, self._processor.eos_id()], [*spans, (len(text), len(text))]
         return Encoding(tuple(ids), tuple(spans))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of some tokens; marks and padding give none."""
         kept = [int(i) for i in ids if not self._processor.is_control(int(i))]
         return self._processor.decode(kept)

@@ -1,7 +1,7 @@
 """What a tokenizer must offer: ids, and the place in the text that each one came from."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol, SupportsInt, runtime_checkable
 
 
 class Encoding(NamedTuple):
@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
         """Tokens of a text, between the begin and end marks if asked."""
         ...
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """The text of some tokens; marks and padding give none."""
         ...
 

@@ -1,0 +1,240 @@
+"""π0 and π0.5 as policies: a released checkpoint, or random weights of a named size.
+
+Letters: h action horizon; a dimensions of a robot action.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from jax_bridge.environments.environment import RobotObservation
+from jax_bridge.pi0 import CaptureSpec, Pi0, Pi0Config, load_params, params_digest
+from jax_bridge.policies.checkpoint_folder import checkpoint_folder, find_norm_stats, find_preset
+from jax_bridge.policies.conventions import Convention, Recipe, get_convention
+from jax_bridge.policies.noise import call_noise
+from jax_bridge.policies.normalisation import NormStats, load_norm_stats
+from jax_bridge.policies.policy import PolicyOutput
+from jax_bridge.policies.processor import Processor
+from jax_bridge.policies.tokenizers import make_tokenizer
+from jax_bridge.shards.field import FieldSpec
+
+RELEASED_PRESETS: tuple[str, ...] = ("pi0", "pi05")
+"""Sizes of released checkpoints, whose horizon the convention knows."""
+PALIGEMMA_ROWS = 257152
+"""Rows of an embedding table that PaliGemma's tokens fit."""
+
+
+class Pi0Policy:
+    """π0 or π0.5, from a checkpoint or with random weights.
+
+    Args:
+        preset: architecture by name (pi0, pi05, pi05_tiny, ...); with a checkpoint it may be left
+            out where the parameters tell it.
+        checkpoint: openpi's folder with params/ and assets/; without it the weights are random.
+        tokenizer: `bytes` (built in), `paligemma`, or path or address of a sentencepiece model.
+            By default bytes for random weights and for small embedding tables, else paligemma.
+        norm_stats: path or address of a norm_stats.json, or `none`. By default the checkpoint's;
+            random weights have none.
+        convention: layout of the robot's observations and actions, by name or dotted path.
+        dtype: type of weights and activations, float32 or bfloat16.
+        num_steps: flow steps of the sampler.
+        seed: of random weights and of the noise that the sampler starts from.
+        robot_action_dim: dimensions of the robot's action. By default the convention's.
+        action_horizon: actions in a chunk. By default what the weights were trained for.
+        state_in_prompt: whether π0.5 reads the state as digits in its prompt. By default as the
+            checkpoint was trained; with random weights it does.
+
+    Raises:
+        ValueError: if neither preset nor checkpoint is given, or a word is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        preset: str | None = None,
+        checkpoint: str | None = None,
+        tokenizer: str | None = None,
+        norm_stats: str | None = None,
+        convention: str = "libero",
+        dtype: str = "float32",
+        num_steps: int = 10,
+        seed: int = 0,
+        robot_action_dim: int | None = None,
+        action_horizon: int | None = None,
+        state_in_prompt: bool | None = None,
+    ) -> None:
+        if preset is None and checkpoint is None:
+            raise ValueError(
+                "`preset` or `checkpoint` must be given, but got neither. Give --policy.preset "
+                "pi05_tiny for random weights, or --policy.checkpoint FOLDER."
+            )
+        if num_steps < 1:
+            raise ValueError(f"`num_steps` must be at least 1, but got {num_steps}.")
+        self._preset = preset
+        self._checkpoint = checkpoint
+        self._tokenizer = tokenizer
+        self._norm_stats = norm_stats
+        self._convention = _with_action_dim(get_convention(convention), robot_action_dim)
+        self._dtype = dtype
+        self._num_steps = num_steps
+        self._seed = seed
+        self._action_horizon = action_horizon
+        self._state_in_prompt = state_in_prompt
+        if preset is not None:
+            Pi0Config.preset(preset, dtype=dtype)  # an unknown word is an error now, not later
+
+    @property
+    def action_horizon(self) -> int:
+        """How many actions one call gives."""
+        return self.config.action_horizon
+
+    @functools.cached_property
+    def config(self) -> Pi0Config:
+        """Every size of the model; reads at most the checkpoint's table of contents."""
+        changes: dict[str, Any] = {"dtype": self._dtype}
+        horizon = self._action_horizon
+        if horizon is None and self._checkpoint and self.preset in RELEASED_PRESETS:
+            horizon = self._recipe_for(Pi0Config.preset(self.preset)).action_horizon
+        if horizon is not None:
+            changes["action_horizon"] = horizon
+        return Pi0Config.preset(self.preset, **changes)
+
+    @functools.cached_property
+    def preset(self) -> str:
+        """Name of the architecture."""
+        return self._preset or find_preset(self._folder)
+
+    @functools.cached_property
+    def params(self) -> dict[str, Any]:
+        """The weights, loaded or drawn when they are first needed."""
+        if self._checkpoint is None:
+            return Pi0(self.config).init(self._seed)
+        return load_params(self._folder / "params", dtype=self._dtype, config=self.config)
+
+    @functools.cached_property
+    def processor(self) -> Processor:
+        """What stands between the robot's units and the model's."""
+        name = self._tokenizer
+        if name is None:
+            small = self._checkpoint is None or self.config.vocab_size < PALIGEMMA_ROWS
+            name = "bytes" if small else "paligemma"
+        return Processor(
+            config=self.config,
+            convention=self._convention,
+            recipe=self._recipe_for(self.config),
+            tokenizer=make_tokenizer(name),
+            norm_stats=self._load_norm_stats(),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Weights (by digest), sizes and pre-processing: the same on every machine."""
+        processor = self.processor
+        statistics = processor.norm_stats
+        entry = {
+            "policy": "pi0",
+            "preset": self.preset,
+            "weights": "random" if self._checkpoint is None else "checkpoint",
+            "params_digest": self._params_digest,
+            "config": self.config.to_json(),
+            "dtype": self._dtype,
+            "num_steps": self._num_steps,
+            "seed": self._seed,
+            "tokenizer": processor.tokenizer.describe(),
+            "norm_stats": None if statistics is None else statistics.digest,
+            "convention": self._convention.name,
+            "cameras": self._convention.cameras,
+            "state_dim": self._convention.state_dim,
+            "action_dim": self._convention.action_dim,
+            "recipe": dataclasses.asdict(processor.recipe),
+        }
+        return json.loads(json.dumps(entry))
+
+    def fields(self, capture: CaptureSpec) -> dict[str, FieldSpec]:
+        """Every latent that `infer` gives with this capture, by name; loads no weights.
+
+        Raises:
+            ValueError: if the capture names what the model has not.
+        """
+        return capture.fields(self.config, num_steps=self._num_steps)
+
+    def bytes_per_call(self, capture: CaptureSpec) -> int:
+        """Bytes of latents of one call; loads no weights."""
+        return sum(field.nbytes for field in self.fields(capture).values())
+
+    def seen_images(self, observation: RobotObservation) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+        """The camera images as the policy sees them, resized with padding, by camera name."""
+        return self.processor.seen_images(observation)
+
+    def infer(
+        self,
+        observation: RobotObservation,
+        *,
+        capture: CaptureSpec | None = None,
+        noise_key: Sequence[int | str] = (),
+    ) -> PolicyOutput:
+        """The next actions in robot units, and the latents that `capture` names.
+
+        Raises:
+            ValueError: if the observation is not what the convention says.
+        """
+        config = self.config
+        inputs = self.processor.model_inputs(observation)
+        noise = call_noise(
+            self._seed, noise_key, horizon=config.action_horizon, dims=config.action_dim
+        )[None]
+        model = Pi0(config)
+        latents: dict[str, Any] = {}
+        if capture is None:
+            actions = model.sample_actions(
+                self.params, inputs, noise=noise, num_steps=self._num_steps
+            )
+        else:
+            actions, latents = model.sample_actions(
+                self.params, inputs, noise=noise, num_steps=self._num_steps, capture=capture
+            )
+        actions, latents = jax.device_get((actions, latents))
+        return PolicyOutput(
+            actions=self.processor.robot_actions(actions[0], observation),
+            latents={name: np.asarray(value[0]) for name, value in latents.items()},
+        )
+
+    @functools.cached_property
+    def _folder(self) -> pathlib.Path:
+        assert self._checkpoint is not None
+        return checkpoint_folder(self._checkpoint)
+
+    @functools.cached_property
+    def _params_digest(self) -> str:
+        return params_digest(self.params)
+
+    def _recipe_for(self, config: Pi0Config) -> Recipe:
+        """How values are prepared for these weights."""
+        recipe = self._convention.recipe(pi05=config.pi05, trained=self._checkpoint is not None)
+        if self._state_in_prompt is None:
+            return recipe
+        if self._state_in_prompt and not config.pi05:
+            raise ValueError(
+                f"`state_in_prompt` must be false for π0, but got True with {self.preset}. π0 "
+                "reads the state as a token of its own."
+            )
+        return dataclasses.replace(recipe, state_in_prompt=self._state_in_prompt)
+
+    def _load_norm_stats(self) -> NormStats | None:
+        if self._norm_stats == "none" or (self._norm_stats is None and self._checkpoint is None):
+            return None
+        address = self._norm_stats or find_norm_stats(self._folder, self._convention.asset_id)
+        return load_norm_stats(address)
+
+
+def _with_action_dim(convention: Convention, action_dim: int | None) -> Convention:
+    """The convention, for a robot with another number of action dimensions."""
+    if action_dim is None:
+        return convention
+    return dataclasses.replace(convention, action_dim=action_dim)

@@ -1,0 +1,80 @@
+import pytest
+
+from jax_bridge.pi0 import Pi0Config, param_shapes
+from jax_bridge.policies import checkpoint_folder as module
+from jax_bridge.policies.checkpoint_folder import (
+    checkpoint_folder,
+    find_norm_stats,
+    find_preset,
+    stored_shapes,
+)
+
+LIBERO = "physical-intelligence/libero"
+
+
+def _checkpoint(tmp_path, *asset_ids):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "_METADATA").write_text("{}")
+    for asset_id in asset_ids:
+        folder = tmp_path / "assets" / asset_id
+        folder.mkdir(parents=True)
+        (folder / "norm_stats.json").write_text("{}")
+    return tmp_path
+
+
+def test_a_checkpoint_is_found_by_its_folder_and_by_its_params(tmp_path):
+    folder = _checkpoint(tmp_path)
+    assert checkpoint_folder(str(folder)) == folder
+    assert checkpoint_folder(str(folder / "params")) == folder
+
+
+def test_a_folder_without_params_says_what_it_holds(tmp_path):
+    (tmp_path / "train_state").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"folder params/ .*which holds train_state"):
+        checkpoint_folder(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty', which holds nothing"):
+        checkpoint_folder(str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match=r"absent', which does not exist"):
+        checkpoint_folder(str(tmp_path / "absent"))
+
+
+def test_an_address_is_refused_with_advice():
+    with pytest.raises(ValueError, match=r"local folder, but got 'gs://b/pi0'\. Download it"):
+        checkpoint_folder("gs://b/pi0")
+
+
+@pytest.mark.parametrize("asset_ids", [(LIBERO,), (LIBERO, "droid"), ("droid",)])
+def test_statistics_are_the_conventions_or_else_the_only_ones(tmp_path, asset_ids):
+    folder = _checkpoint(tmp_path, *asset_ids)
+    expected = folder / "assets" / asset_ids[0] / "norm_stats.json"
+    assert find_norm_stats(folder, LIBERO) == str(expected)
+
+
+def test_several_foreign_statistics_or_none_are_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"hold assets/\*\*/norm_stats\.json"):
+        find_norm_stats(_checkpoint(tmp_path / "a"), LIBERO)
+    (tmp_path / "b").mkdir()
+    folder = _checkpoint(tmp_path / "b", "droid", "trossen/aloha")
+    with pytest.raises(ValueError, match=r"data set only, but got droid, trossen/aloha"):
+        find_norm_stats(folder, LIBERO)
+
+
+@pytest.mark.parametrize("flavour", ["plain", "value"])
+def test_the_golden_checkpoints_tell_their_preset(shared, flavour):
+    folder = shared / "golden" / "checkpoints" / f"pi0_micro_{flavour}"
+    assert stored_shapes(folder) == param_shapes(Pi0Config.preset("pi0_micro"))
+    assert find_preset(folder) == "pi0_micro"
+
+
+def test_released_sizes_are_told_from_all_others():
+    shapes = {name: param_shapes(Pi0Config.preset(name)) for name in module.PRESETS}
+    distinct = {str(sorted(entry.items())) for entry in shapes.values()}
+    assert len(distinct) == len(shapes)
+
+
+def test_an_architecture_without_preset_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "stored_shapes", lambda folder: {"lora_a": (2, 3)})
+    with pytest.raises(ValueError, match=r"`preset` must be given for .*its 1 parameters fit none"):
+        find_preset(tmp_path)
