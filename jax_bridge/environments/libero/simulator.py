@@ -46,9 +46,9 @@ class Simulator:
                 hard_reset=False,
                 ignore_done=True,
             )
-        _close_at_exit(self)
         self._env: Any = self._wrapper.env
         self._snapshot = Snapshot(self._env, image_size=image_size)
+        _close_at_exit(self)
         self._initializers = list(self._env.object_property_initializers)
         self._fixture_poses = _fixture_poses(self._env)
         self._draws: tuple[int, list[Any]] = (0, [])
@@ -135,6 +135,10 @@ class Simulator:
             self._snapshot.close()
             self._wrapper.close()
             self._wrapper = self._env = None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_snapshot"):  # built to the end
+            self.close()
 
     def _draw(self, number: int) -> None:
         """One reset as LIBERO's `number`-th of a task, from a freshly compiled model's state."""

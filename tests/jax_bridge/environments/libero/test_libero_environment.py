@@ -1,3 +1,4 @@
+import gc
 import importlib
 import json
 
@@ -155,6 +156,27 @@ def test_looking_and_asking_change_nothing(libero):
     assert seen(watched) == seen(unwatched)
     unwatched.close()
     assert seen(watched) == seen(watched)
+
+
+def test_a_forgotten_environment_does_not_take_anothers_pictures_along(libero):
+    kept, forgotten = libero(), Libero(image_size=SIZE)
+    for env in (forgotten, kept):
+        env.reset(task_id=0, episode=0, seed=0)
+    before = seen(kept)
+    del env, forgotten
+    gc.collect()
+    assert seen(kept) == before
+
+
+def test_a_state_that_the_simulator_gives_up_ends_the_episode(libero, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # mujoco writes a log where it runs
+    env = libero()
+    env.reset(task_id=0, episode=0, seed=0)
+    assert not env.step(WAIT).done
+    env._simulator._env.sim.data.qvel[0] = np.nan
+    assert env.step(WAIT).done
+    env.reset(task_id=0, episode=0, seed=0)
+    assert not env.step(WAIT).done
 
 
 def test_a_reset_leaves_numpys_own_random_numbers_alone(shared_environment):
