@@ -1,7 +1,8 @@
-"""What one camera sees: colours and depths, drawn finer than the picture that comes out.
+"""What one camera sees: colours and depths of samples, of which each pixel averages four.
 
-Every part draws itself where it is nearer than what is there; in the end each pixel is the mean
-of `FINER` times `FINER` colours.
+Every part draws itself where it is nearer than what is there. With a stride of 2 each pixel has
+four samples of its own, for a camera that stands still; with a stride of 1 the samples are the
+corners of the pixels and shared by neighbours, which costs a quarter and is a little softer.
 
 Letters: h, w height and width in pixels; x, y texels of the table.
 """
@@ -16,8 +17,6 @@ from jax_bridge.environments.tabletop.camera import Camera, Point, Rays, Window
 from jax_bridge.environments.tabletop.palette import darken, darkness, ramp, texel
 from jax_bridge.environments.tabletop.shapes import Hits
 
-FINER = 2
-
 
 class Part(NamedTuple):
     """A shape in one colour, with the upright box that it fits into."""
@@ -29,12 +28,14 @@ class Part(NamedTuple):
 
 
 class Canvas:
-    """Colours and depths of one camera."""
+    """Samples of one camera."""
 
-    def __init__(self, camera: Camera) -> None:
-        self.camera = camera
-        self.colours = np.zeros((camera.size, camera.size), dtype=np.uint64)
-        self.depths = np.full((camera.size, camera.size), np.inf, dtype=np.float32)
+    def __init__(self, *, image_size: int, field_of_view: float, stride: int) -> None:
+        size = stride * image_size + 2 - stride
+        self.stride = stride
+        self.camera = Camera(size=size, field_of_view=field_of_view)
+        self.colours = np.zeros((size, size), dtype=np.uint64)
+        self.depths = np.full((size, size), np.inf, dtype=np.float32)
 
     def take(self, other: "Canvas", window: Window) -> None:
         """Copies a patch of another canvas of the same camera."""
@@ -42,15 +43,13 @@ class Canvas:
         self.depths[window] = other.depths[window]
 
     def fill(self, table: UInt64[np.ndarray, "x y"]) -> None:
-        """Draws the table behind everything; one colour a pixel, since it is smooth."""
-        np.divide(-float(self.camera.position[2]), self.camera.rays().axis(2), out=self.depths)
-        rays = self.camera.rays((slice(None, None, FINER), slice(None, None, FINER)))
-        depths = self.depths[::FINER, ::FINER]
+        """Draws the table behind everything."""
+        rays = self.camera.rays()
+        depths = -float(rays.origin[2]) / rays.axis(2)
         x = texel(depths * rays.axis(0) + rays.origin[0], table.shape[0])
         y = texel(depths * rays.axis(1) + rays.origin[1], table.shape[1])
-        colours = table.reshape(-1)[x * table.shape[1] + y]
-        count = len(colours)
-        self.colours.reshape(count, FINER, count, FINER)[:] = colours[:, None, :, None]
+        self.colours[:] = table.reshape(-1)[x * table.shape[1] + y]
+        self.depths.fill(np.inf)
 
     def draw(self, parts: Sequence[Part]) -> list[Window]:
         """Draws shapes in any order; returns the patches that may have changed."""
@@ -70,34 +69,41 @@ class Canvas:
 
     def shadow(self, x: float, y: float, radius: float) -> list[Window]:
         """Darkens the table around a point; returns the patches that may have changed."""
-        half = (1.5 * radius, 1.5 * radius, 0)
-        windows = [w for w in self.camera.windows([(x, y, 0)], [half]) if w is not None]
+        half = (1.5 * radius, 1.5 * radius, 0.0)
+        windows = [w for w in self.camera.windows([(x, y, 0.0)], [half]) if w is not None]
         for window in windows:
             rays = self.camera.rays(window)
             depths = -float(rays.origin[2]) / rays.axis(2)
             away_x = depths * rays.axis(0) + (float(rays.origin[0]) - x)
             away_y = depths * rays.axis(1) + (float(rays.origin[1]) - y)
-            on_table = np.abs(self.depths[window] - depths) < 1e-4
+            on_table = np.isinf(self.depths[window])
             dark = on_table * darkness(away_x, away_y, radius)
             self.colours[window] = darken(self.colours[window], dark)
         return windows
 
     def picture(self, window: Window = (slice(None), slice(None))) -> UInt8[np.ndarray, "h w 3"]:
-        """A patch, whose edges are multiples of `FINER`, at the resolution of the picture."""
+        """The pixels of a patch of samples."""
         colours = self.colours[window]
-        rows = colours[0::2] + colours[1::2]
-        mean = (rows[:, 0::2] + rows[:, 1::2]) >> np.uint64(2)
+        rows = colours[: -1 : self.stride] + colours[1 :: self.stride]
+        mean = (rows[:, : -1 : self.stride] + rows[:, 1 :: self.stride]) >> np.uint64(2)
         # Each colour is four uint16 in eight bytes; the low byte of each comes first.
         return mean.view(np.uint8).reshape(*mean.shape, 8)[..., 0:6:2].copy()
 
-
-def around(windows: Sequence[Window]) -> Window:
-    """The smallest patch with edges at multiples of `FINER` that holds all of them."""
-    rows, columns = (
-        slice(
-            min((window[i].start for window in windows), default=0) // FINER * FINER,
-            -(-max((window[i].stop for window in windows), default=0) // FINER) * FINER,
+    def pixels(self, windows: Sequence[Window]) -> Window:
+        """The smallest patch of the picture that may change with patches of samples."""
+        last = (self.camera.size - 2) // self.stride
+        rows, columns = (
+            slice(
+                max((min(w[i].start for w in windows) - 2 + self.stride) // self.stride, 0),
+                min((max(w[i].stop for w in windows) - 1) // self.stride, last) + 1,
+            )
+            for i in (0, 1)
         )
-        for i in (0, 1)
-    )
-    return rows, columns
+        return rows, columns
+
+    def samples(self, pixels: Window) -> Window:
+        """The samples of a patch of the picture."""
+        rows, columns = (
+            slice(part.start * self.stride, (part.stop - 1) * self.stride + 2) for part in pixels
+        )
+        return rows, columns

@@ -17,9 +17,10 @@ from jax_bridge.environments.tabletop.tasks import Goal
 _OPEN, _CLOSE = -1.0, 1.0
 _CARRY_HEIGHT = 0.12
 """Height of the finger tips at which everything is passed over, in metres."""
-_OVER = 0.010
-"""Horizontal distance at which the hand counts as above something, in metres."""
-_AT_HEIGHT = 0.010
+_OVER = 0.014
+"""Horizontal distance at which the hand counts as above an object, in metres."""
+_OVER_CONTAINER = 0.022
+_AT_HEIGHT = 0.014
 
 
 class TabletopDemonstrator:
@@ -48,8 +49,8 @@ class TabletopDemonstrator:
         hang = world.z - held.z
         carry = max(_CARRY_HEIGHT, container.item.height + 0.03 + hang)
         place = (container.x - held.x + world.x, container.y - held.y + world.y)
-        if held.distance(container.x, container.y) > 1.5 * _OVER:
-            lifted = world.z > carry - 2 * _AT_HEIGHT
+        if held.distance(container.x, container.y) > _OVER_CONTAINER:
+            lifted = world.z > carry - 0.02
             return self._command(place if lifted else None, carry, _CLOSE)
         low = container.item.height / 2 + 0.015 + hang
         return self._command(place, low, _OPEN if world.z < low + _AT_HEIGHT else _CLOSE)

@@ -62,16 +62,21 @@ def darkness(x: np.ndarray, y: np.ndarray, radius: float) -> Float[np.ndarray, "
     return 0.42 * np.minimum(np.maximum(edge, 0), 1)
 
 
-def bake_shadow(table: UInt64[np.ndarray, "x y"], x: float, y: float, radius: float) -> None:
-    """Darkens the table's picture around a point."""
+def bake_shadow(
+    table: UInt64[np.ndarray, "x y"], x: float, y: float, radius: float
+) -> tuple[tuple[slice, slice], UInt64[np.ndarray, "h w"]]:
+    """Darkens the table's picture around a point; returns where and what was there before."""
     patch, away = [], []
     for middle, count in zip((x, y), table.shape, strict=True):
         ends = np.array([middle - 1.5 * radius, middle + 1.5 * radius])
-        start, stop = texel(ends, count).tolist()
+        # The border is the floor of all places beside the table: no shadow falls on it.
+        start, stop = np.clip(texel(ends, count), 1, count - 1).tolist()
         patch.append(slice(start, stop))
         away.append((np.arange(start, stop) - count / 2) / TEXELS_PER_METRE - middle)
-    dark = darkness(away[0][:, None], away[1][None, :], radius)
-    table[patch[0], patch[1]] = darken(table[patch[0], patch[1]], dark)
+    where = patch[0], patch[1]
+    before = table[where].copy()
+    table[where] = darken(before, darkness(away[0][:, None], away[1][None, :], radius))
+    return where, before
 
 
 def texel(metres: np.ndarray, count: int) -> Int32[np.ndarray, "..."]:

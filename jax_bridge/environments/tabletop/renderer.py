@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt64
 
-from jax_bridge.environments.tabletop.camera import Camera, Rays, Window
-from jax_bridge.environments.tabletop.canvas import FINER, Canvas, Part, around
+from jax_bridge.environments.tabletop.camera import Rays, Window
+from jax_bridge.environments.tabletop.canvas import Canvas, Part
 from jax_bridge.environments.tabletop.palette import bake_shadow, table_picture
 from jax_bridge.environments.tabletop.physics import Body, World
 from jax_bridge.environments.tabletop.robot import Pose, arm_parts, hand_parts, place_wrist_camera
@@ -45,9 +45,10 @@ class Renderer:
     """Pictures of a world; what it keeps between pictures never changes them."""
 
     def __init__(self, *, image_size: int) -> None:
-        self._still = Canvas(_outer_camera(image_size * FINER))
-        self._outer = Canvas(self._still.camera)
-        self._wrist = Canvas(Camera(size=image_size * FINER, field_of_view=78))
+        self._image_size = image_size
+        self._still = _outer_canvas(image_size)
+        self._outer = _outer_canvas(image_size)
+        self._wrist = _wrist_canvas(image_size)
         self._hands: dict[float, _Layer] = {}
         self._still_key: tuple[object, ...] = ()
 
@@ -75,8 +76,7 @@ class Renderer:
         self._still.fill(self._table)
         self._still.draw(self._still_parts)
         self._still_picture = self._still.picture()
-        everything = slice(0, self._still.camera.size)
-        self._outer.take(self._still, (everything, everything))
+        self._outer.take(self._still, (slice(None), slice(None)))
 
     def _base_picture(self, world: World, moving: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
         pose = _pose(world)
@@ -84,19 +84,21 @@ class Renderer:
         for x, y, radius in _moving_shadows(world, moving):
             changed += self._outer.shadow(x, y, radius)
         parts = [*map(body_part, moving), *hand_parts(pose, world.opening), *arm_parts(pose)]
-        window = around(changed + self._outer.draw(parts))
+        changed += self._outer.draw(parts)
         picture = self._still_picture.copy()
-        rows, columns = (slice(part.start // FINER, part.stop // FINER) for part in window)
-        picture[rows, columns] = self._outer.picture(window)
-        self._outer.take(self._still, window)
+        if changed:
+            pixels = self._outer.pixels(changed)
+            samples = self._outer.samples(pixels)
+            picture[pixels] = self._outer.picture(samples)
+            self._outer.take(self._still, samples)
         return picture
 
     def _wrist_picture(self, world: World, moving: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
-        table = self._table.copy()
-        for x, y, radius in _moving_shadows(world, moving):
-            bake_shadow(table, x, y, radius)
         place_wrist_camera(self._wrist.camera, _pose(world))
-        self._wrist.fill(table)
+        shadows = [bake_shadow(self._table, *shadow) for shadow in _moving_shadows(world, moving)]
+        self._wrist.fill(self._table)
+        for where, before in reversed(shadows):
+            self._table[where] = before
         self._wrist.draw([*self._still_parts, *map(body_part, moving)])
         self._wrist.put(*self._hand(world.opening))
         return self._wrist.picture()
@@ -107,9 +109,10 @@ class Renderer:
             if len(self._hands) >= _KEPT_HANDS:
                 self._hands.clear()
             pose = (0.0, 0.0, 0.0, 0.0)
-            canvas = Canvas(Camera(size=self._wrist.camera.size, field_of_view=78))
+            canvas = _wrist_canvas(self._image_size)
             place_wrist_camera(canvas.camera, pose)
-            window = around(canvas.draw(hand_parts(pose, opening)))
+            canvas.draw(hand_parts(pose, opening))
+            window = _drawn(canvas)
             self._hands[opening] = _Layer(window, canvas.colours[window], canvas.depths[window])
         return self._hands[opening]
 
@@ -148,8 +151,21 @@ def _pose(world: World) -> Pose:
     return world.x, world.y, world.z, world.yaw
 
 
-def _outer_camera(size: int) -> Camera:
-    camera = Camera(size=size, field_of_view=40)
-    position, target = (0.56, 0.0, 0.80), (0.0, 0.0, 0.04)
-    camera.place(position=position, forward=np.subtract(target, position), up=(0, 0, 1))
-    return camera
+def _outer_canvas(image_size: int) -> Canvas:
+    canvas = Canvas(image_size=image_size, field_of_view=40.0, stride=2)
+    position, target = (0.56, 0.0, 0.80), (-0.03, 0.0, 0.04)
+    canvas.camera.place(
+        position=position, forward=np.subtract(target, position), up=(0.0, 0.0, 1.0)
+    )
+    return canvas
+
+
+def _wrist_canvas(image_size: int) -> Canvas:
+    return Canvas(image_size=image_size, field_of_view=78.0, stride=1)
+
+
+def _drawn(canvas: Canvas) -> Window:
+    """The patch in which something has been drawn."""
+    seen = np.isfinite(canvas.depths)
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

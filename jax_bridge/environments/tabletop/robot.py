@@ -57,8 +57,8 @@ def place_wrist_camera(camera: Camera, pose: Pose) -> None:
     cos, sin = math.cos(yaw), math.sin(yaw)
     camera.place(
         position=(x + 0.07 * cos, y + 0.07 * sin, z + 0.12),
-        forward=(-0.12 * cos, -0.12 * sin, -1),
-        up=(-cos, -sin, 0),
+        forward=(-0.12 * cos, -0.12 * sin, -1.0),
+        up=(-cos, -sin, 0.0),
     )
 
 

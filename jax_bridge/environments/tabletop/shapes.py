@@ -8,7 +8,8 @@ Letters: h, w height and width of a patch, in pixels.
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -20,6 +21,8 @@ LIGHT = (0.35, -0.45, 0.82)
 _LAMP = np.array(LIGHT, dtype=np.float32)
 _AMBIENT, _DIFFUSE, _BACK = 0.42, 0.42, 0.18
 """Light from everywhere, from the lamp, and taken away on the side that faces away."""
+_RIM = np.float32(0.92)
+"""Light on a container's rim."""
 
 Hits = tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]
 """Depth and light."""
@@ -30,7 +33,7 @@ def cast_ball(rays: Rays, centre: Point, radius: float) -> Hits:
     to = _towards(rays, centre)
     along = rays.dot(to)
     inside = along * along - rays.square * (to @ to - radius * radius)
-    t = (along - np.sqrt(np.maximum(inside, 0))) / rays.square
+    t = (along - np.sqrt(inside)) / rays.square
     facing = (t * rays.dot(_LAMP) - float(to @ _LAMP)) / radius
     gloss = np.maximum(facing, 0) ** 4
     light = _lit(facing) + 0.16 * (gloss * gloss * gloss)
@@ -44,67 +47,59 @@ def cast_cylinder(rays: Rays, centre: Point, radius: float, half_height: float) 
     square = dx * dx + dy * dy
     along = dx * to[0] + dy * to[1]
     inside = along * along - square * (to[0] ** 2 + to[1] ** 2 - radius * radius)
-    t = (along - np.sqrt(np.maximum(inside, 0))) / square
-    on_side = (inside > 0) & (np.abs(t * dz - to[2]) < half_height)
+    t = (along - np.sqrt(inside)) / square
+    on_side = np.abs(t * dz - to[2]) < half_height
     facing = ((t * dx - to[0]) * LIGHT[0] + (t * dy - to[1]) * LIGHT[1]) / radius
     lid = (to[2] + half_height) / dz
     on_lid = (lid * dx - to[0]) ** 2 + (lid * dy - to[1]) ** 2 < radius * radius
     depth = np.where(on_lid, lid, np.where(on_side, t, np.inf))
-    return depth, np.where(on_lid, _lit(LIGHT[2]), _lit(facing))
+    return depth, np.where(on_lid, np.float32(_lit(LIGHT[2])), _lit(facing))
 
 
 def cast_block(rays: Rays, centre: Point, half: tuple[float, float, float], yaw: float) -> Hits:
     """A solid box."""
-    near, far, light = _slabs(rays, _towards(rays, centre), half, yaw)
-    return np.where(near < far, near, np.inf), light
+    slabs = _slabs(rays, _towards(rays, centre), yaw)
+    depth, light = _enter(slabs, half)
+    return np.where(depth < _leave(slabs, half), depth, np.inf), light
 
 
 def cast_dish(rays: Rays, foot: Point, radius: float, height: float, wall: float) -> Hits:
     """A bowl or a plate: a hollow cap of a sphere that stands on its foot."""
     sphere = (radius * radius + height * height) / (2 * height)
     to = _towards(rays, (foot[0], foot[1], foot[2] + sphere))
-    along, towards_light = rays.dot(to), rays.dot(_LAMP)
-    light_to = float(to @ _LAMP)
+    along = rays.dot(to)
+    square, along_square, distance = rays.square, along * along, float(to @ to)
     rim = (to[2] - sphere + height) / rays.axis(2)
     out = (rim * rays.axis(0) - to[0]) ** 2 + (rim * rays.axis(1) - to[1]) ** 2
-    inner = (to @ to) - (sphere - wall) ** 2
-    inside = (along + np.sqrt(np.maximum(along * along - rays.square * inner, 0))) / rays.square
-    behind = along * along - rays.square * ((to @ to) - sphere**2)
-    outside = (along - np.sqrt(np.maximum(behind, 0))) / rays.square
-    # Points above the rim belong to the part of the sphere that is cut off.
-    on_wall = (behind > 0) & (outside > rim)
+    inside = (along + np.sqrt(along_square - square * (distance - (sphere - wall) ** 2))) / square
+    outside = (along - np.sqrt(along_square - square * (distance - sphere**2))) / square
     opening, on_rim = out < (radius - wall) ** 2, out < radius * radius
-    depth = np.where(opening, inside, np.where(on_rim, rim, np.where(on_wall, outside, np.inf)))
-    facing = (depth * towards_light - light_to) / sphere
-    light = np.where(opening, 0.86 * _lit(-facing), np.where(on_rim, 0.92, _lit(facing)))
-    return depth, light
+    # Points above the rim belong to the part of the sphere that is cut off.
+    depth = np.where(on_rim, rim, np.where(outside > rim, outside, np.inf))
+    depth = np.where(opening, inside, depth)
+    facing = (depth * rays.dot(_LAMP) - float(to @ _LAMP)) / sphere
+    light = np.where(on_rim, _RIM, _lit(facing))
+    return depth, np.where(opening, 0.86 * _lit(-facing), light)
 
 
-def cast_tray(
-    rays: Rays,
-    foot: Point,
-    half: float,
-    height: float,
-    wall: float,
-    yaw: float,
-) -> Hits:
+def cast_tray(rays: Rays, foot: Point, half: float, height: float, wall: float, yaw: float) -> Hits:
     """A square box without a lid."""
-    centre = (foot[0], foot[1], foot[2] + height / 2)
-    to = _towards(rays, centre)
-    near, far, light = _slabs(rays, to, (half, half, height / 2), yaw)
-    rim = (to[2] + height / 2) / rays.axis(2)
-    cos, sin = math.cos(yaw), math.sin(yaw)
-    x, y = rim * rays.axis(0) - to[0], rim * rays.axis(1) - to[1]
-    out = np.maximum(np.abs(cos * x + sin * y), np.abs(cos * y - sin * x))
-    inner = (half - wall, half - wall, height / 2 - wall)
-    _, inside, _ = _slabs(rays, to, inner, yaw)
+    to = _towards(rays, (foot[0], foot[1], foot[2] + height / 2))
+    slabs = _slabs(rays, to, yaw)
+    size = (half, half, height / 2)
+    depth, light = _enter(slabs, size)
+    depth = np.where(depth < _leave(slabs, size), depth, np.inf)
+    # Where rays cross the plane of the rim, in the box's own axes.
+    up = slabs[2]
+    rim = up.inverse * (up.offset + height / 2)
+    out = np.maximum(*(np.abs(rim / slab.inverse - slab.offset) for slab in slabs[:2]))
     opening, on_rim = out < half - wall, out < half
-    depth = np.where(opening, inside, np.where(near < far, near, np.inf))
-    above_floor = inside * rays.axis(2) - to[2] + height / 2
-    shaded = 0.50 + 0.16 * np.minimum(above_floor / height, 1)
-    floor = above_floor < wall * 1.01
-    light = np.where(opening, np.where(floor, 0.62, shaded), np.where(on_rim, 0.92, light))
-    return depth, light
+    inside = _leave(slabs, (half - wall, half - wall, height / 2 - wall))
+    above_floor = inside / up.inverse - (up.offset - height / 2 + wall)
+    shaded = 0.52 + np.minimum(above_floor / height, 1) * 0.2
+    light = np.where(on_rim, _RIM, light)
+    light = np.where(opening, np.where(above_floor < 1e-3, np.float32(0.62), shaded), light)
+    return np.where(opening, inside, depth), light
 
 
 def cast_rod(rays: Rays, start: Point, end: Point, radius: float) -> Hits:
@@ -117,9 +112,9 @@ def cast_rod(rays: Rays, start: Point, end: Point, radius: float) -> Hits:
     square = rays.square - d_axis * d_axis
     along = rays.dot(to) - d_axis * to_axis
     inside = along * along - square * (float(to @ to) - to_axis**2 - radius * radius)
-    t = (along - np.sqrt(np.maximum(inside, 0))) / square
+    t = (along - np.sqrt(inside)) / square
     place = t * d_axis - to_axis
-    hit = (inside > 0) & (place > 0) & (place < length)
+    hit = (place > 0) & (place < length)
     towards = t * rays.dot(_LAMP) - float(to @ _LAMP)
     facing = (towards - place * float(axis @ _LAMP)) / radius
     return np.where(hit, t, np.inf), _lit(facing)
@@ -130,31 +125,54 @@ def _towards(rays: Rays, point: Point) -> Float32[np.ndarray, "3"]:
 
 
 def _lit(facing: Any) -> Any:
-    """Light on a surface by the cosine of its angle to the lamp; its back gets a little."""
+    """Light on a surface by the cosine of its angle to the lamp; its back gets little."""
     return _AMBIENT + np.maximum(_DIFFUSE * facing, _BACK * facing)
 
 
-def _slabs(
-    rays: Rays, to: np.ndarray, half: tuple[float, float, float], yaw: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Depth of entering and leaving a turned box, and the light on the face of entry.
+class _Slab(NamedTuple):
+    """One of a box's axes."""
 
-    Rays go down, so of the two level faces only the upper one can be seen.
-    """
+    inverse: Float32[np.ndarray, "h w"]
+    """One by each ray's speed along the axis."""
+    offset: float
+    """Distance along the axis from the camera to the middle of the box."""
+    light: float
+    """On the face that is turned to the camera."""
+
+    def near(self, half: float) -> Float32[np.ndarray, "h w"]:
+        """Depth of coming between the two faces, which are `half` from the middle."""
+        if abs(self.offset) > half:
+            return (self.offset - math.copysign(half, self.offset)) * self.inverse
+        return self.offset * self.inverse - half * np.abs(self.inverse)
+
+    def far(self, half: float) -> Float32[np.ndarray, "h w"]:
+        """Depth of leaving the space between the two faces."""
+        if abs(self.offset) > half:
+            return (self.offset + math.copysign(half, self.offset)) * self.inverse
+        return self.offset * self.inverse + half * np.abs(self.inverse)
+
+
+def _slabs(rays: Rays, to: np.ndarray, yaw: float) -> tuple[_Slab, ...]:
+    """The three axes of a turned box."""
     cos, sin = math.cos(yaw), math.sin(yaw)
     axes = np.array([(cos, sin, 0), (-sin, cos, 0), (0, 0, 1)], dtype=np.float32)
-    nears, fars, inverses = [], [], []
-    for axis, extent in zip(axes, half, strict=True):
-        inverse = 1 / rays.dot(axis)
-        middle, width = inverse * float(to @ axis), np.abs(inverse) * extent
-        nears.append(middle - width)
-        fars.append(middle + width)
-        inverses.append(inverse)
-    side = np.maximum(nears[0], nears[1])
-    lights = [
-        np.where(inverse < 0, _lit(cosine), _lit(-cosine))
-        for inverse, cosine in zip(inverses, (axes[:2] @ _LAMP).tolist(), strict=False)
-    ]
-    light = np.where(nears[0] > nears[1], lights[0], lights[1])
-    light = np.where(nears[2] >= side, _lit(LIGHT[2]), light)
-    return np.maximum(side, nears[2]), np.minimum(np.minimum(fars[0], fars[1]), fars[2]), light
+    return tuple(
+        _Slab(1 / rays.dot(axis), offset, _lit(cosine if offset < 0 else -cosine))
+        for axis, offset, cosine in zip(
+            axes, (axes @ to).tolist(), (axes @ _LAMP).tolist(), strict=True
+        )
+    )
+
+
+def _enter(slabs: Sequence[_Slab], half: Sequence[float]) -> Hits:
+    """Depth of entering a box and the light on the face of entry."""
+    along, across, up = (slab.near(h) for slab, h in zip(slabs, half, strict=True))
+    side = np.maximum(along, across)
+    light = np.where(along > across, np.float32(slabs[0].light), np.float32(slabs[1].light))
+    return np.maximum(side, up), np.where(up >= side, np.float32(slabs[2].light), light)
+
+
+def _leave(slabs: Sequence[_Slab], half: Sequence[float]) -> Float32[np.ndarray, "h w"]:
+    """Depth of leaving a box."""
+    along, across, up = (slab.far(h) for slab, h in zip(slabs, half, strict=True))
+    return np.minimum(np.minimum(along, across), up)

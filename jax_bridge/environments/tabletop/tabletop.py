@@ -76,7 +76,7 @@ class Tabletop:
         """
         if not 0 <= task_id < len(TASKS):
             raise ValueError(
-                f"`task_id` must be in 0 … {len(TASKS) - 1} ({SUITE} has {len(TASKS)} tasks), "
+                f"`task_id` must be in 0 to {len(TASKS) - 1} ({SUITE} has {len(TASKS)} tasks), "
                 f"but got {task_id}."
             )
         for name, value in (("episode", episode), ("seed", seed)):
@@ -113,7 +113,10 @@ class Tabletop:
         return StepResult(success=self._success(world))
 
     def truth(self) -> dict[str, Any]:
-        """Positions in metres, predicates and the goal, by the names `red_cube`, `blue_bowl`."""
+        """Middles of all things and of the hand, predicates and the goal.
+
+        Metres and radians; things are named like `red_cube` and `blue_bowl`.
+        """
         world = self._running()
         predicates = {f"grasped({body.item.name})": body is world.held for body in world.objects}
         for body in world.objects:
@@ -122,14 +125,11 @@ class Tabletop:
                 predicates[name] = world.contains(container, body)
         return {
             "objects": {body.item.name: list(body.centre) for body in world.bodies},
-            "gripper": {
-                "position": [world.x, world.y, world.z],
-                "yaw": world.yaw,
-                "opening": 2 * world.opening,
-            },
+            "gripper": [world.x, world.y, world.z],
+            "gripper_yaw": world.yaw,
+            "gripper_opening": 2 * world.opening,
             "predicates": predicates,
-            "target": self._goal.target.name,
-            "container": self._goal.container.name,
+            "goal": f"in({self._goal.target.name}, {self._goal.container.name})",
             "success": self._success(world),
         }
 
@@ -143,7 +143,7 @@ class Tabletop:
 
     def _running(self) -> World:
         if self._world is None:
-            raise ValueError("`reset` must be called before this, but no episode is running.")
+            raise ValueError("`reset` must come first, but no episode is running. Call `reset`.")
         return self._world
 
     def _success(self, world: World) -> bool:
