@@ -74,6 +74,9 @@ def _run(name: str, args: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"vla-lens {name}: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # `vla-lens ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         if os.environ.get("VLA_LENS_TRACEBACK"):
             raise

@@ -49,3 +49,15 @@ def test_help_imports_nothing_heavy():
         "sys.exit(any(m in sys.modules for m in ('torch', 'jax', 'jsonargparse', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    command = (
+        f"{sys.executable} -c 'import cli.main as m, sys, types; "
+        'x = types.ModuleType("x"); x.main = lambda a: [print("y" * 99) for _ in range(9999)] '
+        'and 0; sys.modules["x"] = x; m.COMMANDS["x"] = m.Command(module="x", help=""); '
+        'sys.exit(m.main(["x"]))\' | head -1'
+    )
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True)
+    assert done.stderr == b""
+    assert done.returncode == 0
