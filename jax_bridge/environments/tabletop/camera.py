@@ -90,15 +90,13 @@ class Camera:
             centres: Middle of each box.
             halves: Half of each box's length along x, y and z.
         """
-        corners = (
-            np.asarray(centres, np.float32)[:, None]
-            + _CORNERS * np.asarray(halves, np.float32)[:, None]
-        )
-        seen = (corners - self.position) @ self._axes
+        middle, reach = np.asarray(centres, np.float32), np.asarray(halves, np.float32)
+        corners = (middle[:, None] + _CORNERS * reach[:, None]).reshape(-1, 3)
+        seen = ((corners - self.position) @ self._axes).reshape(-1, len(_CORNERS), 3)
         depth = np.maximum(seen[..., 2:], 0.01)
         pixels = seen[..., :2] / depth * self.focal + self.size / 2
-        low = np.clip(np.floor(pixels.min(axis=1)), 0, self.size).astype(int).tolist()
-        high = np.clip(np.ceil(pixels.max(axis=1)), 0, self.size).astype(int).tolist()
+        low = np.maximum(pixels.min(axis=1), 0).astype(int).tolist()
+        high = np.minimum(pixels.max(axis=1) + 1, self.size).astype(int).tolist()
         return [_window(a, b) for a, b in zip(low, high, strict=True)]
 
 

@@ -48,7 +48,7 @@ class Canvas:
         depths = -float(rays.origin[2]) / rays.axis(2)
         x = texel(depths * rays.axis(0) + rays.origin[0], table.shape[0])
         y = texel(depths * rays.axis(1) + rays.origin[1], table.shape[1])
-        self.colours[:] = table.reshape(-1)[x * table.shape[1] + y]
+        table.take(x * table.shape[1] + y, out=self.colours, mode="clip")
         self.depths.fill(np.inf)
 
     def draw(self, parts: Sequence[Part]) -> list[Window]:
@@ -57,7 +57,7 @@ class Canvas:
         for part, window in zip(parts, windows, strict=True):
             if window is not None:
                 depth, light = part.cast(self.camera.rays(window))
-                shades = ramp(part.colour)[(light * 255).astype(np.uint8)]
+                shades = ramp(part.colour).take((light * 255).astype(np.uint8))
                 self.put(window, shades, depth)
         return [window for window in windows if window is not None]
 

@@ -9,7 +9,7 @@ Letters: h, w height and width of a patch; x, y texels of the table.
 import functools
 
 import numpy as np
-from jaxtyping import Float, Int32, UInt64
+from jaxtyping import Float, Int, UInt64
 
 TEXELS_PER_METRE = 500
 TABLE = (0.29, 0.34)
@@ -79,10 +79,10 @@ def bake_shadow(
     return where, before
 
 
-def texel(metres: np.ndarray, count: int) -> Int32[np.ndarray, "..."]:
+def texel(metres: np.ndarray, count: int) -> Int[np.ndarray, "..."]:
     """Place in the table's picture; what is off the table falls on its border of floor."""
     place = metres * TEXELS_PER_METRE + count / 2
-    return np.minimum(np.maximum(place, 0), count - 1).astype(np.int32)
+    return np.minimum(np.maximum(place, 0), count - 1).astype(np.intp)
 
 
 @functools.cache
