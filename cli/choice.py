@@ -50,8 +50,7 @@ class Choice:
     def add_to(self, parser: ArgumentParser, args: Sequence[str]) -> None:
         """Adds the options of the class that the (expanded) arguments choose."""
         chosen = self._chosen(args)
-        module, _, name = self._class_path(chosen).rpartition(".")
-        self._class = getattr(importlib.import_module(module), name)
+        self._class = self._load(self._class_path(chosen))
         parser.add_argument(
             f"--{self._name}.name",
             type=str,
@@ -59,6 +58,16 @@ class Choice:
             help=f"{self._what}; short for it: --{self._name} NAME",
         )
         parser.add_class_arguments(self._class, self._name)
+
+    def _load(self, path: str) -> type:
+        module, _, name = path.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"`--{self._name}` must name a class that can be imported, but got {path!r} "
+                f"({error}). Check the spelling, and that its folder is on PYTHONPATH."
+            ) from error
 
     def build(self, config: Namespace) -> Any:
         """Builds the chosen class from the parsed options."""

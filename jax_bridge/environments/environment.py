@@ -1,6 +1,6 @@
 """What a simulator must offer so that policies can be rolled out in it.
 
-Letters: h, w image height and width; s robot state; a action.
+Letters: s robot state; a action.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class Task:
 class RobotObservation:
     """What a policy is given at one step."""
 
-    images: dict[str, UInt8[np.ndarray, "h w 3"]]
-    """By camera name (`base`, `left_wrist`, `right_wrist`), upright; a camera that the robot
-    does not have is absent."""
+    images: dict[str, np.ndarray]
+    """[h, w, 3] by camera name (`base`, `left_wrist`, `right_wrist`), upright: uint8, or floats
+    in [0, 1]; a camera that the robot does not have is absent."""
     state: Float32[np.ndarray, " s"]
     """Robot state in robot units."""
     instruction: str

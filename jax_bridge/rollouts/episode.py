@@ -171,6 +171,6 @@ class EpisodeRollout:
         output = self._policy.infer(
             observation,
             capture=self._capture if looks else None,
-            noise_key=(*self._key, *moment),
+            noise_key=(self._protocol.seed, *self._key, *moment),
         )
         return observation, output

@@ -90,6 +90,7 @@ def test_estimate_prints_and_writes_nothing(tmp_path, capsys, monkeypatch):
         (["--policy.preset", "pi9"], "pi9"),
         (["--policy.checkpoint", "no/such/folder"], "no/such/folder"),
         (["--env", "moon"], "moon"),
+        (["--env", "no_such_module.Moon"], "no_such_module.Moon"),
         (["--config", "no_such_config"], "no_such_config"),
         (["--noise", "0.4", "--drive", "policy"], "0.4"),
     ],

@@ -55,8 +55,8 @@ def test_a_stride_beside_the_replanning_adds_watching_calls(run, environment, po
     _, dataset = run(environment, policy, replan=5, stride=4)
     assert column(dataset, "timestep") == [0, 4, 8]
     assert column(dataset, "call") == [0, None, None]
-    captured = [key[3:] for key, capture in policy.calls if capture]
-    plain = [key[3:] for key, capture in policy.calls if not capture]
+    captured = [key[4:] for key, capture in policy.calls if capture]
+    plain = [key[4:] for key, capture in policy.calls if not capture]
     assert captured == [("call", 0), ("watch", 4), ("watch", 8)]
     assert plain == [("call", 1), ("call", 2)]
 
@@ -156,3 +156,8 @@ def test_protocol_refuses_impossible_numbers(name, value):
 def test_noise_needs_a_demonstrator():
     with pytest.raises(ValueError, match=r"but got 0\.4\. Add --drive demonstrator"):
         RolloutProtocol(noise=0.4)
+
+
+def test_the_seed_reaches_the_samplers_noise(run, environment, policy):
+    run(environment, policy, seed=5)
+    assert policy.calls[0][0] == (5, "counting", 0, 0, "call", 0)
