@@ -12,6 +12,7 @@ from jaxtyping import Int64
 
 from jax_bridge.shards.dataset_folder import DatasetFolder
 from jax_bridge.shards.dataset_info import DatasetInfo
+from jax_bridge.shards.errors_file import read_errors
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.field import FieldSpec
 from jax_bridge.shards.index import current_index
@@ -20,6 +21,7 @@ from jax_bridge.shards.manifest import read_manifest
 from jax_bridge.shards.places import Places
 from jax_bridge.shards.projection import FlowTimes, Layers, Projection, project, whole
 from jax_bridge.shards.safetensors_header import TensorEntry
+from jax_bridge.shards.sample_key import EpisodeId
 from jax_bridge.shards.selection import Where, select_rows
 from jax_bridge.shards.shard_map import ShardMap, ShardMaps
 
@@ -67,6 +69,11 @@ class ShardDataset:
     def fingerprint(self) -> str:
         """Of how the data set was made."""
         return self.info.fingerprint
+
+    @property
+    def errors(self) -> set[EpisodeId]:
+        """Episodes that ended in an error and have no samples, by `errors.jsonl`."""
+        return read_errors(self._folder)
 
     @property
     def metadata(self) -> pa.Table:

@@ -11,8 +11,8 @@ from jaxtyping import Int64
 from jax_bridge.shards.field import FieldSpec
 
 FLOW_TIME_TOLERANCE = 1e-3
-Layers: TypeAlias = int | Sequence[int] | None
-FlowTimes: TypeAlias = float | Sequence[float] | None
+Layers: TypeAlias = int | Sequence[int] | np.ndarray | None
+FlowTimes: TypeAlias = float | int | Sequence[float | int] | np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def project(spec: FieldSpec, layers: Layers = None, flow_times: FlowTimes = None
     return Projection(dtype=spec.numpy_dtype, shape=shape, offsets=offsets, run_bytes=unit)
 
 
-def layer_places(spec: FieldSpec, layers: int | Sequence[int]) -> list[int]:
+def layer_places(spec: FieldSpec, layers: int | Sequence[int] | np.ndarray) -> list[int]:
     """Where layers stand on the layer axis.
 
     Raises:
@@ -83,7 +83,9 @@ def layer_places(spec: FieldSpec, layers: int | Sequence[int]) -> list[int]:
     return [spec.layers.index(layer) for layer in wanted]
 
 
-def flow_time_places(spec: FieldSpec, flow_times: float | Sequence[float]) -> list[int]:
+def flow_time_places(
+    spec: FieldSpec, flow_times: float | int | Sequence[float | int] | np.ndarray
+) -> list[int]:
     """Where flow times stand on the flow_time axis: the nearest within 1e-3.
 
     Raises:
@@ -106,5 +108,5 @@ def flow_time_places(spec: FieldSpec, flow_times: float | Sequence[float]) -> li
     return places
 
 
-def _listed(values: Sequence[float]) -> str:
+def _listed(values: Sequence[object]) -> str:
     return ", ".join(map(str, values)) or "(none)"

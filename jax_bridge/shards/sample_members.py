@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from jax_bridge.shards.canonical_json import canonical_json
@@ -113,7 +112,7 @@ def encode_robot(state: Any, actions: Any, executed: Any, action_is_pad: Any) ->
     return encode_tensors(arrays) if arrays else None
 
 
-def encode_image(camera: str, image: UInt8[np.ndarray, "h w 3"], form: ImageFormat) -> bytes:
+def encode_image(camera: str, image: np.ndarray, form: ImageFormat) -> bytes:
     """One camera image.
 
     Raises:

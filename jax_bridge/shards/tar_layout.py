@@ -4,7 +4,7 @@ Source: POSIX.1-1988 ustar; the order of members is the table in the format's de
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jax_bridge.shards.failures import DamagedShardError
 
@@ -47,6 +47,7 @@ class Member(NamedTuple):
         return self.offset + padded(self.size)
 
 
+@runtime_checkable
 class Readable(Protocol):
     """Bytes that can be sliced: an mmap or bytes."""
 

@@ -1,18 +1,17 @@
 """`EpisodeWriter`: whole episodes into shards, safe against being killed at any moment."""
 
 import dataclasses
-import json
 import logging
 import os
 import types
 
-from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.commit import CommittedEpisodes, commit_part
 from jax_bridge.shards.dataset_folder import DatasetFolder
 from jax_bridge.shards.dataset_info import DatasetInfo
 from jax_bridge.shards.digest_thread import DigestThread
 from jax_bridge.shards.episode_record import EpisodeRecord
 from jax_bridge.shards.episode_recorder import EpisodeRecorder
+from jax_bridge.shards.errors_file import append_error, read_errors
 from jax_bridge.shards.file_layer import LOCAL_FILES, FileLayer, write_error
 from jax_bridge.shards.index import write_index
 from jax_bridge.shards.part import Part
@@ -84,7 +83,7 @@ class EpisodeWriter:
                 self._folder.write_info(self.info)
             recover(self._folder, self._shards)
             self.committed: set[tuple[str, int, int]] = set(self._shards.refresh())
-        self.errors: set[tuple[str, int, int]] = read_errors(self._folder) - self.committed
+        self.errors = set[tuple[str, int, int]](read_errors(self._folder)) - self.committed
 
     def episode(
         self,
@@ -155,17 +154,8 @@ class EpisodeWriter:
         Raises:
             ShardWriteError: if the disk refuses.
         """
-        entry = {"suite": suite, "task_id": task_id, "episode": episode, "message": message}
-        line = canonical_json(entry).encode() + b"\n"
         try:
-            with self._folder.lock(), self._folder.errors_path.open("ab+") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 1))
-                # A crash may have cut the line before.
-                torn = size > 0 and file.read(1) != b"\n"
-                file.write(b"\n" + line if torn else line)
-                file.flush()
-                self._folder.files.sync(file.fileno())
+            append_error(self._folder, EpisodeId(suite, task_id, episode), message)
         except OSError as error:
             raise write_error(error, self._folder.errors_path) from error
         self.errors.add(EpisodeId(suite, task_id, episode))
@@ -251,16 +241,3 @@ class EpisodeWriter:
         except OSError:
             part.close()
             raise
-
-
-def read_errors(folder: DatasetFolder) -> set[tuple[str, int, int]]:
-    """Episodes that `errors.jsonl` names; half-written lines are passed over."""
-    episodes: set[tuple[str, int, int]] = set()
-    content = folder.errors_path.read_bytes() if folder.errors_path.exists() else b""
-    for line in content.split(b"\n"):
-        try:
-            entry = json.loads(line)
-            episodes.add(EpisodeId(entry["suite"], entry["task_id"], entry["episode"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-    return episodes

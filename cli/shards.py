@@ -1,0 +1,103 @@
+"""`vla-lens shards {index,verify,inspect}`: look after a data set of episode shards."""
+
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+
+from cli.configs import resolve_config_args
+
+if TYPE_CHECKING:
+    from jax_bridge.shards.verify import VerifyReport
+
+DAMAGED = 1
+"""Exit code of `verify` where something is wrong."""
+COMMANDS: dict[str, str] = {
+    "index": "rebuild the index from the tars; give shards without a manifest one",
+    "verify": "check every byte against the manifests",
+    "inspect": "print what the data set holds: episodes, success, fields, bytes a field",
+}
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of `vla-lens shards`."""
+    parser = ArgumentParser(
+        prog="vla-lens shards", description="Looks after a data set of episode shards."
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, text in COMMANDS.items():
+        command = ArgumentParser(prog=f"vla-lens shards {name}", description=f"{text}.")
+        command.add_argument("-c", "--config", action="config", help="a YAML file, or a name")
+        command.add_argument("dataset", type=str, help="folder of the data set")
+        if name == "verify":
+            command.add_argument("--workers", type=int, default=2, help="threads that hash")
+        commands.add_subcommand(name, command, help=text)
+    return parser
+
+
+def main(args: list[str]) -> int:
+    """Runs `vla-lens shards ...`; returns the exit code."""
+    args = resolve_config_args(args[1:] if args[:1] == ["shards"] else args)
+    config = build_parser().parse_args(args)
+    run = {"index": _index, "verify": _verify, "inspect": _inspect}[config.command]
+    return run(config[config.command])
+
+
+def _index(config: Namespace) -> int:
+    from jax_bridge.shards.dataset_folder import DatasetFolder
+    from jax_bridge.shards.index import index_dataset
+
+    table = index_dataset(DatasetFolder(config.dataset))
+    shards = len(table.column("shard").unique())
+    print(f"{table.num_rows} samples in {shards} shards -> {config.dataset}/index.parquet")
+    return 0
+
+
+def _inspect(config: Namespace) -> int:
+    from jax_bridge.shards.inspection import describe, inspect_dataset
+
+    print(describe(inspect_dataset(config.dataset)))
+    return 0
+
+
+def _verify(config: Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    from jax_bridge.shards.dataset_folder import DatasetFolder
+    from jax_bridge.shards.verify import verify_dataset
+
+    if config.workers < 1:
+        raise ValueError(f"`--workers` must be positive, but got {config.workers}.")
+    folder = DatasetFolder(config.dataset)
+    folder.read_info()
+    total = sum(folder.tar(name).stat().st_size for name in folder.names())
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+        task = progress.add_task("verify", total=total)
+        report = verify_dataset(
+            config.dataset,
+            workers=config.workers,
+            on_shard=lambda _, size: progress.advance(task, size),
+        )
+    _print_report(report)
+    return DAMAGED if report.problems else 0
+
+
+def _print_report(report: "VerifyReport") -> None:
+    from jax_bridge.shards.inspection import readable_bytes
+
+    for problem in report.problems:
+        print(problem)
+    for path in report.unfinished:
+        print(f"{path.name}: a writer is at work here, or has died; the next one commits it.")
+    verdict = f"{len(report.problems)} problems" if report.problems else "all bytes are as written"
+    print(
+        f"{report.shards} shards, {report.samples} samples, {readable_bytes(report.bytes)}: "
+        f"{verdict}"
+    )

@@ -1,0 +1,206 @@
+"""`vla-lens shards verify`: every byte against the manifest, and the parts against each other."""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+from jax_bridge.shards.dataset_folder import DatasetFolder, mapped
+from jax_bridge.shards.failures import DamagedShardError
+from jax_bridge.shards.index import concatenate, read_index_file
+from jax_bridge.shards.index_rows import rows_from_tar
+from jax_bridge.shards.manifest import (
+    Manifest,
+    digest_framing,
+    digest_range,
+    framing_ranges,
+    read_manifest,
+)
+from jax_bridge.shards.tar_layout import END, Member, Readable, scan_members, tar_header
+
+SHOWN_PER_SHARD = 100
+"""Problems that are kept of one shard."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """What was looked at and what is wrong."""
+
+    shards: int
+    samples: int
+    bytes: int
+    problems: tuple[DamagedShardError, ...]
+    unfinished: tuple[pathlib.Path, ...]
+    """Parts of writers that run, or have died; the next writer deals with them."""
+
+
+def verify_dataset(
+    path: str | os.PathLike[str],
+    *,
+    workers: int = 2,
+    on_shard: Callable[[str, int], None] | None = None,
+) -> VerifyReport:
+    """Checks a whole data set.
+
+    Args:
+        path: folder of the data set.
+        workers: threads.
+        on_shard: called after each shard with its name and size in bytes.
+
+    Raises:
+        FileNotFoundError: if the folder is no data set.
+        ValueError: if `dataset.json` cannot be read.
+    """
+    folder = DatasetFolder(path)
+    folder.read_info()
+    names = sorted({*folder.names(), *folder.names(".json"), *folder.names(".parquet")})
+    problems = list(_check_info(folder))
+    total = 0
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for name, found in zip(
+            names, pool.map(lambda n: check_shard(folder, n), names), strict=True
+        ):
+            problems += found
+            size = folder.tar(name).stat().st_size if folder.tar(name).exists() else 0
+            total += size
+            if on_shard is not None:
+                on_shard(name, size)
+    problems += _check_index(folder, names)
+    return VerifyReport(
+        shards=len(names),
+        samples=_count_samples(folder),
+        bytes=total,
+        problems=tuple(problems),
+        unfinished=tuple(folder.parts(".tar")),
+    )
+
+
+def check_shard(folder: DatasetFolder, name: str) -> list[DamagedShardError]:
+    """All that is wrong with one shard, its manifest and its index rows."""
+    problems: list[DamagedShardError] = []
+    try:
+        manifest = read_manifest(folder.manifest(name))
+        if manifest.to_bytes() != folder.manifest(name).read_bytes():
+            problems.append(DamagedShardError("its manifest contradicts itself.", shard=name))
+        with mapped(folder.tar(name)) as tar:
+            problems += _check_tar(tar, manifest)
+            if not problems:
+                problems += _check_rows(folder, tar, name)
+    except DamagedShardError as problem:
+        problems.append(problem)
+    return problems[:SHOWN_PER_SHARD]
+
+
+def _check_tar(tar: Readable, manifest: Manifest) -> Iterator[DamagedShardError]:
+    name = manifest.name
+    if len(tar) != manifest.size:
+        yield DamagedShardError(
+            f"the tar has {len(tar)} bytes, but its manifest says {manifest.size}.",
+            shard=name,
+            offset=min(len(tar), manifest.size),
+        )
+    for member, digest in manifest.members:
+        end = member.offset + member.size
+        place = {"key": member.key, "member": member.suffix, "offset": member.offset}
+        if member.offset < 0 or member.size < 0 or end > len(tar):
+            yield DamagedShardError("it lies outside of the tar.", shard=name, **place)
+        elif digest_range(tar, member.offset, end) != digest:
+            yield DamagedShardError(
+                f"its {member.size} bytes do not have the digest of the manifest.",
+                shard=name,
+                **place,
+            )
+    yield from _check_framing(tar, manifest)
+
+
+def _check_framing(tar: Readable, manifest: Manifest) -> Iterator[DamagedShardError]:
+    members = [member for member, _ in manifest.members]
+    try:
+        if list(scan_members(tar, manifest.name)) != members:
+            yield DamagedShardError(
+                "the tar does not hold the members of its manifest.", shard=manifest.name
+            )
+            return
+    except DamagedShardError as problem:
+        yield problem
+        return
+    if digest_framing(tar, members) != manifest.framing_sha256:
+        yield _framing_problem(tar, manifest.name, members)
+
+
+def _framing_problem(tar: Readable, name: str, members: Sequence[Member]) -> DamagedShardError:
+    """Where headers and padding first differ from those that the writer makes."""
+    for i, (start, end) in enumerate(framing_ranges(members, len(tar))):
+        last = i == len(members)
+        due = END if last else tar_header(members[i].name, members[i].size)
+        due, found = due.rjust(end - start, b"\0"), tar[start:end]
+        if found != due:
+            place = next(j for j in range(len(due)) if found[j] != due[j])
+            return DamagedShardError(
+                "a byte of a header or of padding is not what it was.",
+                shard=name,
+                key=None if last else members[i].key,
+                member=None if last else members[i].suffix,
+                offset=start + place,
+            )
+    return DamagedShardError(
+        "headers and padding do not have the digest of the manifest.", shard=name
+    )
+
+
+def _check_rows(folder: DatasetFolder, tar: Readable, name: str) -> Iterator[DamagedShardError]:
+    try:
+        stored, covered = read_index_file(folder.rows(name), name)
+    except FileNotFoundError:
+        yield DamagedShardError("it has no index rows. Run `vla-lens shards index`.", shard=name)
+        return
+    if covered != [name] or not stored.equals(rows_from_tar(tar, name)):
+        yield DamagedShardError(
+            "its index rows are not those of the tar. Run `vla-lens shards index`.", shard=name
+        )
+
+
+def _check_index(folder: DatasetFolder, names: list[str]) -> Iterator[DamagedShardError]:
+    try:
+        there = [name for name in names if folder.rows(name).exists()]
+        due = concatenate([read_index_file(folder.rows(name), name)[0] for name in there])
+    except DamagedShardError as problem:
+        yield problem
+        return
+    except ValueError as error:
+        yield DamagedShardError(str(error), shard="(all)")
+        return
+    try:
+        table, covered = read_index_file(folder.index_path, "(index)")
+    except FileNotFoundError:
+        yield DamagedShardError(
+            "there is no index.parquet. Run `vla-lens shards index`.", shard="(index)"
+        )
+        return
+    except DamagedShardError as problem:
+        yield problem
+        return
+    if covered != names or not table.equals(due):
+        yield DamagedShardError(
+            "index.parquet is not made of the shards' rows. Run `vla-lens shards index`.",
+            shard="(index)",
+        )
+
+
+def _check_info(folder: DatasetFolder) -> Iterator[DamagedShardError]:
+    stored = json.loads(folder.info_path.read_bytes())
+    if stored != folder.read_info().to_json():
+        yield DamagedShardError("dataset.json does not have its fingerprint.", shard="(dataset)")
+
+
+def _count_samples(folder: DatasetFolder) -> int:
+    count = 0
+    for name in folder.names(".json"):
+        try:
+            manifest = read_manifest(folder.manifest(name))
+        except DamagedShardError:
+            continue
+        count += len({member.key for member, _ in manifest.members})
+    return count
