@@ -64,12 +64,10 @@ class Camera:
 
     def place(self, *, position: Point, forward: Point, up: Point) -> None:
         """Puts the camera somewhere, looking forward; `up` is what should be up in the image."""
-        ahead = np.asarray(forward, dtype=np.float64)
-        ahead = ahead / np.linalg.norm(ahead)
-        right = np.cross(ahead, up)
-        right = right / np.linalg.norm(right)
-        down = np.cross(ahead, right)
-        self._axes = np.stack([right, down, ahead], axis=1).astype(np.float32)
+        ahead = _unit(*forward)
+        right = _unit(*_cross(ahead, up))
+        axes = [right, _cross(ahead, right), ahead]
+        self._axes = np.array(axes, dtype=np.float32).T.copy()
         self.position = np.asarray(position, dtype=np.float32)
         self._rows = self._axes[:, 2] + self._offsets[:, None] * self._axes[:, 1]
         self._columns = self._offsets[:, None] * self._axes[:, 0]
@@ -98,6 +96,16 @@ class Camera:
         low = np.maximum(pixels.min(axis=1), 0).astype(int).tolist()
         high = np.minimum(pixels.max(axis=1) + 1, self.size).astype(int).tolist()
         return [_window(a, b) for a, b in zip(low, high, strict=True)]
+
+
+def _cross(a: Point, b: Point) -> tuple[float, float, float]:
+    """The cross product; numpy's takes ten times as long for one."""
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+def _unit(x: float, y: float, z: float) -> tuple[float, float, float]:
+    length = math.hypot(x, y, z)
+    return x / length, y / length, z / length
 
 
 def _window(low: list[int], high: list[int]) -> Window | None:

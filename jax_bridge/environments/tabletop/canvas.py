@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8, UInt64
+from jaxtyping import Int, UInt8, UInt64
 
 from jax_bridge.environments.tabletop.camera import Camera, Point, Rays, Window
 from jax_bridge.environments.tabletop.palette import darken, darkness, ramp, texel
@@ -42,13 +42,17 @@ class Canvas:
         self.colours[window] = other.colours[window]
         self.depths[window] = other.depths[window]
 
-    def fill(self, table: UInt64[np.ndarray, "x y"]) -> None:
-        """Draws the table behind everything."""
+    def places(self, shape: tuple[int, ...]) -> Int[np.ndarray, "h w"]:
+        """Where in the flat picture of a table each sample looks."""
         rays = self.camera.rays()
         depths = -float(rays.origin[2]) / rays.axis(2)
-        x = texel(depths * rays.axis(0) + rays.origin[0], table.shape[0])
-        y = texel(depths * rays.axis(1) + rays.origin[1], table.shape[1])
-        table.take(x * table.shape[1] + y, out=self.colours, mode="clip")
+        x = texel(depths * rays.axis(0) + rays.origin[0], shape[0])
+        y = texel(depths * rays.axis(1) + rays.origin[1], shape[1])
+        return x * shape[1] + y
+
+    def fill(self, table: UInt64[np.ndarray, "x y"], places: Int[np.ndarray, "h w"]) -> None:
+        """Draws the table behind everything."""
+        table.take(places, out=self.colours, mode="clip")
         self.depths.fill(np.inf)
 
     def draw(self, parts: Sequence[Part]) -> list[Window]:

@@ -47,6 +47,7 @@ class Renderer:
     def __init__(self, *, image_size: int) -> None:
         self._image_size = image_size
         self._still = _outer_canvas(image_size)
+        self._still_places = self._still.places(table_picture().shape)
         self._outer = _outer_canvas(image_size)
         self._wrist = _wrist_canvas(image_size)
         self._hands: dict[float, _Layer] = {}
@@ -73,7 +74,7 @@ class Renderer:
         for body in resting:
             bake_shadow(self._table, *shadow_place(body.centre), body.item.radius)
         self._still_parts = [body_part(body) for body in resting]
-        self._still.fill(self._table)
+        self._still.fill(self._table, self._still_places)
         self._still.draw(self._still_parts)
         self._still_picture = self._still.picture()
         self._outer.take(self._still, (slice(None), slice(None)))
@@ -96,7 +97,7 @@ class Renderer:
     def _wrist_picture(self, world: World, moving: list[Body]) -> UInt8[np.ndarray, "h w 3"]:
         place_wrist_camera(self._wrist.camera, _pose(world))
         shadows = [bake_shadow(self._table, *shadow) for shadow in _moving_shadows(world, moving)]
-        self._wrist.fill(self._table)
+        self._wrist.fill(self._table, self._wrist.places(self._table.shape))
         for where, before in reversed(shadows):
             self._table[where] = before
         self._wrist.draw([*self._still_parts, *map(body_part, moving)])

@@ -53,7 +53,7 @@ def cast_cylinder(rays: Rays, centre: Point, radius: float, half_height: float) 
     lid = (to[2] + half_height) / dz
     on_lid = (lid * dx - to[0]) ** 2 + (lid * dy - to[1]) ** 2 < radius * radius
     depth = np.where(on_lid, lid, np.where(on_side, t, np.inf))
-    return depth, np.where(on_lid, np.float32(_lit(LIGHT[2])), _lit(facing))
+    return depth, np.where(on_lid, np.float32(_lit_face(LIGHT[2])), _lit(facing))
 
 
 def cast_block(rays: Rays, centre: Point, half: tuple[float, float, float], yaw: float) -> Hits:
@@ -67,19 +67,19 @@ def cast_dish(rays: Rays, foot: Point, radius: float, height: float, wall: float
     """A bowl or a plate: a hollow cap of a sphere that stands on its foot."""
     sphere = (radius * radius + height * height) / (2 * height)
     to = _towards(rays, (foot[0], foot[1], foot[2] + sphere))
-    along = rays.dot(to)
-    square, along_square, distance = rays.square, along * along, float(to @ to)
+    along, square, distance = rays.dot(to), rays.square, float(to @ to)
     rim = (to[2] - sphere + height) / rays.axis(2)
     out = (rim * rays.axis(0) - to[0]) ** 2 + (rim * rays.axis(1) - to[1]) ** 2
-    inside = (along + np.sqrt(along_square - square * (distance - (sphere - wall) ** 2))) / square
-    outside = (along - np.sqrt(along_square - square * (distance - sphere**2))) / square
     opening, on_rim = out < (radius - wall) ** 2, out < radius * radius
+    # Through the opening a ray meets the far side of the inner sphere, else the outer's near one.
+    inner, outer = np.float32(distance - (sphere - wall) ** 2), np.float32(distance - sphere**2)
+    side = np.where(opening, np.float32(1), np.float32(-1))
+    cut = np.where(opening, inner, outer)
+    t = (along + side * np.sqrt(along * along - square * cut)) / square
     # Points above the rim belong to the part of the sphere that is cut off.
-    depth = np.where(on_rim, rim, np.where(outside > rim, outside, np.inf))
-    depth = np.where(opening, inside, depth)
-    facing = (depth * rays.dot(_LAMP) - float(to @ _LAMP)) / sphere
-    light = np.where(on_rim, _RIM, _lit(facing))
-    return depth, np.where(opening, 0.86 * _lit(-facing), light)
+    depth = np.where(on_rim ^ opening, rim, np.where(opening | (t > rim), t, np.inf))
+    facing = side * ((float(to @ _LAMP) - t * rays.dot(_LAMP)) / sphere)
+    return depth, np.where(on_rim ^ opening, _RIM, _lit(facing) - 0.05 * side)
 
 
 def cast_tray(rays: Rays, foot: Point, half: float, height: float, wall: float, yaw: float) -> Hits:
@@ -129,6 +129,11 @@ def _lit(facing: Any) -> Any:
     return _AMBIENT + np.maximum(_DIFFUSE * facing, _BACK * facing)
 
 
+def _lit_face(facing: float) -> float:
+    """The same for a flat face."""
+    return _AMBIENT + max(_DIFFUSE * facing, _BACK * facing)
+
+
 class _Slab(NamedTuple):
     """One of a box's axes."""
 
@@ -156,11 +161,11 @@ def _slabs(rays: Rays, to: np.ndarray, yaw: float) -> tuple[_Slab, ...]:
     """The three axes of a turned box."""
     cos, sin = math.cos(yaw), math.sin(yaw)
     axes = np.array([(cos, sin, 0), (-sin, cos, 0), (0, 0, 1)], dtype=np.float32)
+    rows, columns = axes @ rays.rows.T, axes @ rays.columns.T
+    offsets, cosines = (axes @ to).tolist(), (axes @ _LAMP).tolist()
     return tuple(
-        _Slab(1 / rays.dot(axis), offset, _lit(cosine if offset < 0 else -cosine))
-        for axis, offset, cosine in zip(
-            axes, (axes @ to).tolist(), (axes @ _LAMP).tolist(), strict=True
-        )
+        _Slab(1 / (row[:, None] + column), offset, _lit_face(cosine if offset < 0 else -cosine))
+        for row, column, offset, cosine in zip(rows, columns, offsets, cosines, strict=True)
     )
 
 
