@@ -1,0 +1,1 @@
+"""Lightning modules that question latents, with their metrics, figures and reports."""

@@ -1,0 +1,269 @@
+"""`vla-lens fit|validate|test|predict`: probes through LightningCLI."""
+
+import argparse
+import logging
+import pickle
+import shlex
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from cli.configs import FLAGS, resolve_config_args
+from datamodules.latents import LatentDataModule
+from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.prediction_table import PredictionTable
+from lightning_modules.results import ProbeResults
+from lightning_modules.run_folder import RunFolder
+
+DEFAULT_RUNS = ("runs", "probe")
+"""Folder and name of runs without `--out`: runs/probe/version_0, _1, ..."""
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 100,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+    "enable_model_summary": False,
+    "devices": 1,
+}
+
+HINT = "`vla-lens fit` writes RUN/checkpoints/last.ckpt."
+NO_CHECKPOINT = f"`--ckpt_path` must be given, but got nothing. {HINT}"
+
+
+class ProbeCLI(LightningCLI):
+    """LightningCLI with a run folder: `--out`, or the folder of the checkpoint."""
+
+    def __init__(self, args: list[str]) -> None:
+        self.args = args
+        super().__init__(
+            model_class=LinearProbe,
+            datamodule_class=LatentDataModule,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_kwargs={"prog": "vla-lens", "exit_on_error": False},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # for complex nesting; ours is plain
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds `--out`."""
+        parser.add_argument(
+            "--out",
+            type=str | None,
+            default=None,
+            help="run folder; by default runs/probe/version_N, or the checkpoint's own run",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parses `args`; Lightning's own would warn that they are not `sys.argv`."""
+        assert isinstance(args, list)
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Takes the probe's settings from the checkpoint, once it is known to be one."""
+        given = self.config[self.config.subcommand].ckpt_path
+        if given is not None:
+            check_checkpoint(Path(given))
+            super()._parse_ckpt_path()
+        elif self.config.subcommand != "fit":
+            raise ValueError(NO_CHECKPOINT)
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the run folder."""
+        config = self.config[str(self.subcommand)]
+        given = run_of_checkpoint(config.ckpt_path) if config.ckpt_path else None
+        if config.out and (self.subcommand == "fit" or "--out" in flags_of(self.args)):
+            given = Path(config.out)
+        self.run_folder = given
+        fitting = self.subcommand == "fit"
+        if fitting and given and not config.ckpt_path and (given / "config.yaml").exists():
+            raise ValueError(
+                f"`--out` must be a folder without a run, but got {given}. Choose another one, "
+                f"or go on with --ckpt_path {given}/checkpoints/last.ckpt."
+            )
+        name = "config.yaml" if fitting else f"config.{self.subcommand}.yaml"
+        self.save_config_kwargs = {"config_filename": name, "overwrite": True}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the trainer with the logger and callbacks that fill the run folder.
+
+        The data are set up first, so that an error in the selection leaves no run folder behind.
+        """
+        self.datamodule.setup()
+        if self.subcommand == "fit":
+            _ = self.datamodule.statistics
+        config = self.config_init[str(self.subcommand)].trainer
+        self.run_callback = RunFolder(command=shlex.join(["vla-lens", *self.args]))
+        callbacks: list[Callback] = [self.run_callback]
+        if config.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar())
+        if config.enable_checkpointing is not False:
+            callbacks.append(
+                ModelCheckpoint(filename="last", enable_version_counter=False, save_top_k=1)
+            )
+        if self.subcommand == "predict":
+            callbacks.append(PredictionTable())
+        config.callbacks = [*(config.callbacks or []), *callbacks]
+        if config.logger is None or config.logger is True:
+            config.logger = self._logger()
+        return super().instantiate_trainer(**kwargs)
+
+    def _logger(self) -> TensorBoardLogger:
+        if self.run_folder is None:
+            save_dir, name = DEFAULT_RUNS
+            return TensorBoardLogger(save_dir, name=name, default_hp_metric=False)
+        return TensorBoardLogger(self.run_folder, name="", version="", default_hp_metric=False)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Tables of means over cells say little, checkpoints hold plain types only."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("weights_only") is None:
+            kwargs["weights_only"] = True
+        if "verbose" in kwargs:
+            kwargs["verbose"] = False
+        if "return_predictions" in kwargs:
+            kwargs["return_predictions"] = False
+        return kwargs
+
+    # ------------------------------------------------------------------ what follows
+
+    def after_fit(self) -> None:
+        """Evaluates the best weights on the validation split, and says how to go on."""
+        self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        run = self._shown_run()
+        print(summary(self.run_callback.results["val"]))
+        print(f"run folder: {run}")
+        print(f"next: vla-lens test --ckpt_path {run}/checkpoints/last.ckpt")
+
+    def after_validate(self) -> None:
+        """Says what was found."""
+        print(summary(self.run_callback.results["val"]))
+
+    def after_test(self) -> None:
+        """Says what was found, and how to go on."""
+        print(summary(self.run_callback.results["test"]))
+        print(f"next: vla-lens report {self._shown_run()}")
+
+    def after_predict(self) -> None:
+        """Says where the predictions are."""
+        print(f"predictions: {self._shown_run()}/predictions.parquet")
+
+    def _shown_run(self) -> str:
+        return str(Path(self.trainer.log_dir or "."))
+
+
+def flags_of(args: list[str]) -> set[str]:
+    """The options that were typed, without their values."""
+    return {arg.partition("=")[0] for arg in args if arg.startswith("-")}
+
+
+def value_of(args: list[str], flag: str) -> str | None:
+    """The value typed behind an option, the last one counting."""
+    found = None
+    for position, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name == flag:
+            following = args[position + 1] if position + 1 < len(args) else None
+            found = value if equals else following
+    return found
+
+
+def run_of_checkpoint(path: str) -> Path:
+    """The run folder that a checkpoint lies in: RUN/checkpoints/last.ckpt."""
+    folder = Path(path).parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuses what is not a checkpoint of a probe.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is a folder, or no checkpoint of a probe.
+    """
+    hint = HINT
+    if path.is_dir():
+        found = sorted(path.rglob("*.ckpt"))
+        hint = f"Did you mean {found[0]}?" if found else hint
+        raise ValueError(f"`--ckpt_path` must be a file, but got the folder {path}. {hint}")
+    if not path.is_file():
+        raise FileNotFoundError(f"`--ckpt_path` must be a file, but {path} is not there. {hint}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"`--ckpt_path` must be a checkpoint of plain tensors, but {path} cannot be read as "
+            f"one. {hint}"
+        ) from error
+    if not isinstance(content, dict) or "probe_spec" not in content:
+        raise ValueError(
+            f"`--ckpt_path` must be a checkpoint of a probe, but {path} is another one. {hint}"
+        )
+
+
+def with_config_of_run(args: list[str]) -> list[str]:
+    """Puts the run's own config.yaml first where only a checkpoint was given.
+
+    Raises:
+        ValueError: if there is neither a checkpoint nor a configuration.
+        FileNotFoundError: if the checkpoint's run has no config.yaml.
+    """
+    checkpoint = value_of(args, "--ckpt_path")
+    if args[0] == "fit" or flags_of(args) & {*FLAGS, "-h", "--help"}:
+        return args
+    if checkpoint is None:
+        raise ValueError(NO_CHECKPOINT)
+    check_checkpoint(Path(checkpoint))
+    config = run_of_checkpoint(checkpoint) / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"`--ckpt_path` must lie in a run folder with a config.yaml, but {config} is not "
+            "there. Give the configuration with -c."
+        )
+    return [args[0], "--config", str(config), *args[1:]]
+
+
+def summary(results: ProbeResults) -> str:
+    """The chosen cell's score beside what it must be compared with."""
+    cell = results.cells[results.chosen]
+    low, high = cell.interval
+    return (
+        f"{results.split}: {results.score_name} {cell.score:.3f} [{low:.3f}, {high:.3f}] at "
+        f"{cell.cell.name} (lowest validation loss of {len(results.cells)} cells); "
+        f"trivial predictor {results.trivial:.3f}, chance {results.chance:.3f}; "
+        f"{results.samples} samples of {results.episodes} episodes"
+    )
+
+
+def main(args: list[str]) -> int:
+    """Runs a sub-command of Lightning.
+
+    Args:
+        args: the sub-command and its options.
+
+    Raises:
+        ValueError: if an option, the data or the checkpoint does not fit.
+        FileNotFoundError: if a file is not there.
+    """
+    quieten()
+    try:
+        ProbeCLI(with_config_of_run(resolve_config_args(args)))
+    except argparse.ArgumentError as error:
+        message = str(error).rstrip(".")
+        raise ValueError(f"{message}. `vla-lens {args[0]} --help` lists the options.") from error
+    return 0
+
+
+def quieten() -> None:
+    """Leaves Lightning's advertisement and internal notices out; its warnings stay."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6.6 asks torch 2.13 for a class that torch renames.
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", append=False)

@@ -1,0 +1,57 @@
+"""The episodes of a selection: the units over which uncertainty is estimated."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clusters:
+    """The episodes of a data set in the order of its index, and the task each belongs to."""
+
+    episodes: tuple[str, ...]
+    """`suite/t003/e0001`, one an episode."""
+    task_of_episode: Int64[np.ndarray, " n"]
+    """A place in `tasks` for each episode."""
+    tasks: tuple[str, ...]
+    """Names of the tasks; a name that two suites share is written with its suite."""
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+
+def first_places(labels: list[str]) -> tuple[list[str], Int64[np.ndarray, " n"]]:
+    """Returns the different labels by first appearance, and each label's place among them."""
+    place: dict[str, int] = {}
+    codes = [place.setdefault(label, len(place)) for label in labels]
+    return list(place), np.asarray(codes, np.int64)
+
+
+def task_labels(index: pa.Table) -> list[str]:
+    """A readable name of each row's task: `003 put the red cube in the blue bowl`.
+
+    The suite stands in front where the index holds more than one.
+    """
+    suites = index["suite"].to_pylist()
+    several = len(set(suites)) > 1
+    rows = zip(suites, index["task_id"].to_pylist(), index["task_name"].to_pylist(), strict=True)
+    return [
+        " ".join([*([suite] if several else []), f"{task:03d}", *([name] if name else [])])
+        for suite, task, name in rows
+    ]
+
+
+def clusters_of_index(index: pa.Table) -> tuple[Clusters, Int64[np.ndarray, " n"]]:
+    """Finds the episodes of an index; returns them and the episode of each row."""
+    columns = (index[name].to_pylist() for name in ("suite", "task_id", "episode"))
+    labels = [f"{s}/t{t:03d}/e{e:04d}" for s, t, e in zip(*columns, strict=True)]
+    episodes, episode_of_row = first_places(labels)
+    tasks, task_of_row = first_places(task_labels(index))
+    task_of_episode = np.zeros(len(episodes), np.int64)
+    task_of_episode[episode_of_row] = task_of_row
+    return (
+        Clusters(episodes=tuple(episodes), task_of_episode=task_of_episode, tasks=tuple(tasks)),
+        episode_of_row,
+    )

@@ -1,0 +1,148 @@
+"""The stages between a read plan and batches, as a webdataset pipeline.
+
+    ReadPlan -> row numbers of a batch -> (finite?) -> LatentBatch
+
+Order is decided by the plan alone: it is a pure function of seed and epoch, whatever the number
+of workers or ranks. A whole batch is read at once, only the bytes of the chosen cells.
+"""
+
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import webdataset as wds
+from jaxtyping import Int64
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+
+from datamodules.field_choice import FieldChoice, as_tensor
+from datamodules.latent_batch import LatentBatch
+from datamodules.targets.target import Target
+from jax_bridge.shards import ReadPlan, ShardDataset, open_dataset
+
+Rows = Int64[np.ndarray, "_"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowColumns:
+    """What each row of the index says, as arrays over the whole index."""
+
+    cluster: Int64[np.ndarray, " n"]
+    task_id: Int64[np.ndarray, " n"]
+    episode: Int64[np.ndarray, " n"]
+    timestep: Int64[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanSource:
+    """First stage: the row numbers of this worker's and rank's batches."""
+
+    plan: ReadPlan
+    batch_size: int
+    epoch: Tensor
+    """One integer in shared memory, so that workers that outlive an epoch know the next."""
+
+    def __call__(self) -> Iterator[Rows]:
+        """Yields the row numbers of one batch after another."""
+        info = get_worker_info()
+        rank, world_size = rank_and_world_size()
+        yield from self.plan.batches(
+            int(self.epoch),
+            self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            worker=info.id if info else 0,
+            num_workers=info.num_workers if info else 1,
+        )
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """This process's place among those that train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class BatchReader:
+    """Second stage: reads the cells, the targets and the metadata of a batch of rows."""
+
+    def __init__(
+        self, path: str, *, field: FieldChoice, target: Target, columns: RowColumns
+    ) -> None:
+        self.path = path
+        self.field = field
+        self.target = target
+        self.columns = columns
+        self._dataset: ShardDataset | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """A worker opens the data set itself: open files do not travel."""
+        return {**self.__dict__, "_dataset": None}
+
+    @property
+    def dataset(self) -> ShardDataset:
+        """The data set, opened when first needed."""
+        if self._dataset is None:
+            self._dataset = open_dataset(self.path)
+        return self._dataset
+
+    def __call__(self, stream: Iterator[Rows]) -> Iterator[LatentBatch]:
+        """Yields a batch for each array of row numbers."""
+        return map(self.read, stream)
+
+    def read(self, rows: Rows) -> LatentBatch:
+        """Reads one batch."""
+        columns = self.columns
+        return LatentBatch(
+            features=self.field.read(self.dataset, rows),
+            targets=as_tensor(self.target.values(self.dataset, rows)),
+            clusters=as_tensor(columns.cluster[rows]),
+            rows=as_tensor(rows),
+            task_id=as_tensor(columns.task_id[rows]),
+            episode=as_tensor(columns.episode[rows]),
+            timestep=as_tensor(columns.timestep[rows]),
+        )
+
+
+class PlanLoader:
+    """Batches of one epoch after another, read here or by worker processes.
+
+    Workers start by forkserver, never by fork, which is unsafe once threads run.
+    """
+
+    def __init__(
+        self,
+        plan: ReadPlan,
+        reader: BatchReader,
+        *,
+        batch_size: int,
+        num_workers: int,
+        current_epoch: Callable[[], int],
+    ) -> None:
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._current_epoch = current_epoch
+        source = PlanSource(plan=plan, batch_size=batch_size, epoch=self._epoch)
+        rank, world_size = rank_and_world_size()
+        self._length = sum(1 for _ in plan.batches(0, batch_size, rank=rank, world_size=world_size))
+        context = multiprocessing.get_context("forkserver") if num_workers else None
+        if context is not None:
+            context.set_forkserver_preload([__name__])  # torch is imported once for all workers
+        self._loader = DataLoader(
+            wds.DataPipeline(source, reader),  # pyright: ignore[reportAttributeAccessIssue]
+            batch_size=None,
+            num_workers=num_workers,
+            multiprocessing_context=context,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        """Batches an epoch on this rank."""
+        return self._length
+
+    def __iter__(self) -> Iterator[LatentBatch]:
+        """Yields the batches of the epoch that is current now."""
+        self._epoch.fill_(self._current_epoch())
+        return iter(self._loader)

@@ -1,0 +1,39 @@
+"""What a probe is to predict, in plain types: it travels from the data into the checkpoint."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetSpec:
+    """Name, size, objective and trivial prediction of a target."""
+
+    name: str
+    """The word of `--data.target`."""
+    objective: str
+    """The objective that suits it: a name of the registry in `lightning_modules.objectives`."""
+    size: int
+    """Classes, or dimensions of the vector."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; empty for a vector."""
+    trivial: tuple[float, ...]
+    """What a predictor that never looks at the latents would say: the share of each class
+    among the training rows, or the mean training vector."""
+
+    def __post_init__(self) -> None:
+        if len(self.trivial) != self.size:
+            raise ValueError(
+                f"`trivial` must hold {self.size} numbers, but got {len(self.trivial)}."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        entry = dataclasses.asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in entry.items()}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "TargetSpec":
+        """Reads what `to_json` wrote."""
+        tuples = {word: tuple(entry[word]) for word in ("classes", "trivial")}
+        return cls(**{**entry, **tuples})

@@ -1,0 +1,1 @@
+"""What probes are asked to predict; one file and one line of `registry.py` each."""

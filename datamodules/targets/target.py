@@ -1,0 +1,43 @@
+"""The contract of a target.
+
+Letters: b batch, n rows.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from datamodules.target_spec import TargetSpec
+from jax_bridge.shards import ShardDataset
+
+Rows = Int64[np.ndarray, "_"]
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Learns from the training rows what it needs, then gives each row's value.
+
+    A target travels to worker processes, so it must be picklable.
+    """
+
+    needs_seen_tasks: bool
+    """Whether it has no meaning for tasks that the training rows do not hold."""
+
+    def fit(self, dataset: ShardDataset, *, rows: Rows, training: Rows) -> TargetSpec:
+        """Prepares the target.
+
+        Args:
+            dataset: the data.
+            rows: all selected rows; only what must be known of every row (which classes there
+                are) may come from here.
+            training: the training rows; everything that is estimated comes from here.
+
+        Raises:
+            ValueError: if the rows cannot give this target.
+        """
+        ...
+
+    def values(self, dataset: ShardDataset, rows: Rows) -> Shaped[np.ndarray, "b ..."]:
+        """Class numbers (int64) or vectors (float32) of these rows."""
+        ...

@@ -1,0 +1,1 @@
+"""Figures of probe results: drawn from result files alone, without torch or the data."""

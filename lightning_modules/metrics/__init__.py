@@ -1,0 +1,1 @@
+"""Metrics of whole grids of probes: pure functions of sums under thin torchmetrics."""

@@ -1,0 +1,44 @@
+"""Confidence intervals by bootstrap over clusters.
+
+Frames of one episode resemble each other; drawing frames would give intervals far too narrow.
+So whole episodes are drawn.
+
+Letters: c cells, n clusters, r resamples.
+"""
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+
+def cluster_bootstrap(
+    total: Float64[np.ndarray, "c n"],
+    count: Int64[np.ndarray, " n"],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Float64[np.ndarray, "c 2"]:
+    """Percentile interval of the mean over samples, clusters drawn with replacement.
+
+    The same draws serve every cell, so that intervals of cells can be compared. With a single
+    cluster no interval can be given: both ends are NaN.
+
+    Args:
+        total: sum of the value in each cluster.
+        count: number of samples in each cluster; clusters without samples are left out.
+        level: share of the resampled means that lies inside.
+        resamples: how many times the clusters are drawn.
+        seed: of the draws.
+
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13; clusters as
+    in Cameron, Gelbach & Miller (2008).
+    """
+    present = np.flatnonzero(count)
+    if len(present) < 2:
+        return np.full((total.shape[0], 2), np.nan)
+    draws = np.random.default_rng(seed).multinomial(
+        len(present), np.full(len(present), 1 / len(present)), size=resamples
+    )
+    means = (total[:, present] @ draws.T) / (draws @ count[present])
+    tail = 100 * (1 - level) / 2
+    return np.percentile(means, [tail, 100 - tail], axis=1).T

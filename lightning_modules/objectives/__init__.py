@@ -1,0 +1,1 @@
+"""What a probe is trained to do; one file and one line of `registry.py` each."""

@@ -1,0 +1,61 @@
+"""What a probe grid must know about its data; saved in the checkpoint as plain types."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from datamodules.cell import Cell
+from datamodules.target_spec import TargetSpec
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeSpec:
+    """The cells, their width and the target of a grid of probes."""
+
+    cells: tuple[Cell, ...]
+    width: int
+    target: TargetSpec
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, which `torch.load(weights_only=True)` reads."""
+        return {
+            "cells": [cell.to_json() for cell in self.cells],
+            "width": self.width,
+            "target": self.target.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "ProbeSpec":
+        """Reads what `to_json` wrote."""
+        return cls(
+            cells=tuple(Cell.from_json(cell) for cell in entry["cells"]),
+            width=entry["width"],
+            target=TargetSpec.from_json(entry["target"]),
+        )
+
+    def check_data(self, other: "ProbeSpec") -> None:
+        """Refuses data that this grid of probes cannot read.
+
+        Raises:
+            ValueError: if cells, width or target differ.
+        """
+        pairs = (
+            ("cells", [c.name for c in self.cells], [c.name for c in other.cells]),
+            ("width", self.width, other.width),
+            ("target", self.target.name, other.target.name),
+            ("classes", self.target.classes, other.target.classes),
+            ("target size", self.target.size, other.target.size),
+        )
+        for word, mine, given in pairs:
+            if mine != given:
+                raise ValueError(
+                    f"`data` must have the {word} that the checkpoint was trained on, "
+                    f"{shorten(mine)}, but got {shorten(given)}. Choose the same selection "
+                    "(the run's config.yaml holds it) or fit a new probe."
+                )
+
+
+def shorten(value: object, limit: int = 120) -> str:
+    """The value as text, cut in the middle where it is long."""
+    text = str(value)
+    return text if len(text) <= limit else f"{text[: limit - 30]} … {text[-25:]}"

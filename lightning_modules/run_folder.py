@@ -1,0 +1,155 @@
+"""Fills the run folder: provenance, metrics as JSON and CSV, figures, TensorBoard.
+
+RUN/config.yaml              written by LightningCLI; config.test.yaml of a later test
+RUN/provenance.json          command, versions, machine, data: an entry a stage
+RUN/checkpoints/last.ckpt    weights, best weights of each cell, optimiser, statistics
+RUN/metrics/{val,test}.json  everything the report shows; .csv: one line a cell
+RUN/figures/{val,test}_*.png
+RUN/events.out.tfevents.*    TensorBoard
+RUN/predictions.parquet      after `vla-lens predict`
+"""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_modules.figures.probe_figures import probe_figures
+from lightning_modules.figures.style import save_figure
+from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.metrics.cluster_sums import ClusterSums, mean_over_samples
+from lightning_modules.provenance import provenance
+from lightning_modules.results import ProbeResults, summarise
+
+CSV_COLUMNS: tuple[str, ...] = (
+    "expert", "site", "region", "pool", "layer", "flow_time", "score_name", "score", "low",
+    "high", "gain_low", "gain_high", "trivial", "chance", "balanced_accuracy", "loss",
+    "validation_loss", "best_epoch", "chosen",
+)  # fmt: skip
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes readable JSON; NaN is refused, so that any reader can read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def csv_rows(results: ProbeResults) -> list[dict[str, Any]]:
+    """One row a cell, with the columns of `CSV_COLUMNS`."""
+    rows = []
+    for i, cell in enumerate(results.cells):
+        (low, high), (gain_low, gain_high) = cell.interval, cell.gain
+        rows.append(
+            {
+                **cell.cell.to_json(), "score_name": results.score_name, "score": cell.score,
+                "low": low, "high": high, "gain_low": gain_low, "gain_high": gain_high,
+                "trivial": results.trivial, "chance": results.chance,
+                "balanced_accuracy": cell.balanced_accuracy, "loss": cell.loss,
+                "validation_loss": cell.validation_loss, "best_epoch": cell.best_epoch,
+                "chosen": i == results.chosen,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def write_csv(path: Path, results: ProbeResults) -> None:
+    """Writes one line a cell; what is unknown is empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, CSV_COLUMNS)
+        writer.writeheader()
+        for row in csv_rows(results):
+            known = {
+                key: None if isinstance(value, float) and math.isnan(value) else value
+                for key, value in row.items()
+            }
+            writer.writerow(known)
+
+
+def write_results(folder: Path, results: ProbeResults) -> None:
+    """Writes metrics and figures of one split into a run folder."""
+    write_json(folder / "metrics" / f"{results.split}.json", results.to_json())
+    write_csv(folder / "metrics" / f"{results.split}.csv", results)
+    for name, figure in probe_figures(results):
+        save_figure(figure, folder / "figures" / f"{results.split}_{name}.png")
+
+
+def results_of(module: LinearProbe, split: str, clusters: Any) -> ProbeResults:
+    """The results of the evaluation that a module has just been through."""
+    assert module.spec is not None
+    assert module.evaluation is not None
+    return summarise(
+        module.spec, module.evaluation, clusters, split=split, best_epoch=module.best_epoch,
+        best_loss=module.best_loss,
+    )  # fmt: skip
+
+
+class RunFolder(pl.Callback):
+    """Writes what a run leaves behind.
+
+    Args:
+        command: the command as typed, for the provenance.
+    """
+
+    def __init__(self, command: str = "") -> None:
+        self.command = command
+        self.results: dict[str, ProbeResults] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Writes the provenance of this stage beside that of earlier ones."""
+        if trainer.log_dir is None or not trainer.is_global_zero:
+            return
+        path = Path(trainer.log_dir) / "provenance.json"
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        data = trainer.datamodule.describe()  # pyright: ignore[reportAttributeAccessIssue]
+        device = str(trainer.strategy.root_device)
+        entries[stage] = provenance(command=self.command, data=data, device=device)
+        write_json(path, entries)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Shows each cell's loss and score in TensorBoard while the grid trains."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, LinearProbe)
+        assert pl_module.evaluation is not None
+        assert pl_module.spec is not None
+        evaluation = pl_module.evaluation
+        sums: dict[str, ClusterSums] = {"loss": evaluation.loss}
+        sums[pl_module.objective.score] = evaluation.score
+        for word, metric in sums.items():
+            means = mean_over_samples(*metric.compute()).tolist()
+            for cell, value in zip(pl_module.spec.cells, means, strict=True):
+                self._scalar(trainer, f"val_{word}/{cell.place}", value)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the validation results, if this is not a pass in the middle of a fit."""
+        if trainer.state.fn == "validate":
+            self._write(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the test results."""
+        self._write(trainer, pl_module, "test")
+
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, split: str) -> None:
+        assert isinstance(module, LinearProbe)
+        clusters = trainer.datamodule.clusters  # pyright: ignore[reportAttributeAccessIssue]
+        results = results_of(module, split, clusters)
+        self.results[split] = results
+        if trainer.log_dir is None or not trainer.is_global_zero:
+            return
+        write_results(Path(trainer.log_dir), results)
+        for name, figure in probe_figures(results):
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(
+                        f"{split}/{name}", figure, module.current_epoch, close=False
+                    )
+
+    def _scalar(self, trainer: pl.Trainer, name: str, value: float) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value}, step=trainer.global_step)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from datamodules.latents import LatentDataModule
+from datamodules.targets.instruction import WordVectors
+from jax_bridge.shards import open_dataset
+
+TEXTS = ["put the red cube in the bowl", "put the blue cube on the plate", "open the drawer"]
+
+
+def target_of(planted, name: str, **options) -> tuple[LatentDataModule, np.ndarray]:
+    data = LatentDataModule(str(planted), target=name, **options)
+    data.setup()
+    return data, data.target.values(data.dataset, data.rows["all"])
+
+
+def test_word_weights_are_those_of_scikit_learn():
+    ours = WordVectors(TEXTS)
+    reference = TfidfVectorizer().fit(TEXTS)
+    assert ours.vocabulary == reference.get_feature_names_out().tolist()
+    np.testing.assert_allclose(ours.weights(TEXTS), reference.transform(TEXTS).toarray())
+
+
+def test_instruction_vectors_are_unit_long_and_no_two_alike():
+    vectors = WordVectors(TEXTS).encode(TEXTS)
+    cosines = vectors @ vectors.T
+    np.testing.assert_allclose(np.diag(cosines), 1, rtol=1e-6)
+    assert cosines[~np.eye(3, dtype=bool)].max() < 0.1
+
+
+def test_the_instruction_encoder_knows_the_training_words_alone(planted):
+    data, values = target_of(planted, "instruction", split_by="task", fractions=(0.5, 0.25, 0.25))
+    train = set(data.dataset.index["instruction"].take(data.rows["train"]).to_pylist())
+    texts = data.dataset.index["instruction"].to_pylist()
+    np.testing.assert_allclose(values, WordVectors(list(dict.fromkeys(
+        t for t in texts if t in train))).encode(texts), atol=1e-6)  # fmt: skip
+    assert data.target_spec.objective == "cosine"
+
+
+def test_robot_state_is_standardised_and_its_constant_dimension_left_out(planted):
+    data, values = target_of(planted, "robot_state")
+    assert data.target_spec.size == 4
+    train = values[data.rows["train"]]
+    np.testing.assert_allclose(train.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(train.std(0), 1, rtol=1e-5)
+    state = open_dataset(planted).read_robot("state", rows=data.rows["all"])
+    assert np.corrcoef(state[:, 0], values[:, 0])[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_task_classes_are_named_and_their_training_shares_known(planted):
+    data, values = target_of(planted, "task_id")
+    assert data.target_spec.classes[0] == "000 put_the_red_cube_in_the_white_bowl"
+    shares = np.bincount(values[data.rows["train"]]) / len(data.rows["train"])
+    np.testing.assert_allclose(data.target_spec.trivial, shares)
+
+
+def test_an_instruction_that_never_changes_is_refused(planted):
+    with pytest.raises(ValueError, match=r"2 instructions.*put the red cube in the white bowl"):
+        target_of(planted, "instruction", task_range="0:1")
