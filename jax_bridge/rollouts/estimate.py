@@ -39,12 +39,11 @@ def estimate(policy: Policy, plan: CollectPlan) -> Estimate:
     """Counts samples and bytes; loads no parameters and steps no simulator."""
     episodes = len(plan.tasks) * len(plan.episodes)
     per_episode = math.ceil(plan.protocol.max_steps / plan.protocol.interval)
-    latents = sum(spec.nbytes for spec in policy.fields(plan.capture).values())
     robot = 4 * ROBOT_DIMS * (policy.action_horizon + 2)  # chunk, state, executed
     return Estimate(
         episodes=episodes,
         samples=episodes * per_episode,
-        bytes_per_sample=latents + robot + JSON_BYTES + 3 * TAR_BLOCK,
+        bytes_per_sample=policy.bytes_per_call(plan.capture) + robot + JSON_BYTES + 3 * TAR_BLOCK,
     )
 
 
