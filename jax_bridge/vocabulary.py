@@ -7,7 +7,7 @@ figure) takes its words from here, so that one thing has one name.
 import dataclasses
 
 EXPERTS: tuple[str, ...] = ("vlm", "action")
-"""`vlm`: the vision-language model (PaliGemma, Expert 0); `action`: the action expert (Expert 1)."""
+"""`vlm`: the vision-language model (PaliGemma, Expert 0); `action`: Action Expert, Expert 1."""
 
 RESIDUAL_SITES: tuple[str, ...] = ("hidden_states", "post_attn_embedding", "mlp_activation")
 """Sites with a width: after the block, after attention + first residual, inside the MLP."""
