@@ -4,7 +4,10 @@ import collections
 import concurrent.futures
 import hashlib
 
-PENDING_BYTES = 64 * 2**20
+PENDING_BYTES = 4 * 2**20
+"""Small, so that the same memory is used again while it is still in the processor's cache."""
+INLINE_BYTES = 64 * 2**10
+"""What is smaller is hashed at once: handing it over would take longer."""
 
 
 class DigestThread:
@@ -18,6 +21,10 @@ class DigestThread:
 
     def submit(self, content: bytes) -> "concurrent.futures.Future[str]":
         """Starts to hash; waits where too much is waiting already."""
+        if len(content) < INLINE_BYTES:
+            done: concurrent.futures.Future[str] = concurrent.futures.Future()
+            done.set_result(_sha256(content))
+            return done
         while self._pending and self._bytes + len(content) > PENDING_BYTES:
             future, size = self._pending.popleft()
             future.result()

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 
 from jax_bridge.shards.dataset_folder import PART, DatasetFolder
+from jax_bridge.shards.early_writeback import EarlyWriteback
 from jax_bridge.shards.episode_record import EpisodeRecord
 from jax_bridge.shards.journal import commit_line, episode_line, read_journal
 from jax_bridge.shards.tar_layout import END, Member, padded, tar_header
@@ -14,6 +15,10 @@ from jax_bridge.shards.tar_layout import END, Member, padded, tar_header
 
 class Part:
     """`shards/.part-{uuid}.tar`, locked as long as its writer lives, and its journal.
+
+    Until it is sealed nothing waits for the disk: a killed process loses no written byte. Should
+    the power fail, the journal may name an episode whose bytes were lost: recovery compares
+    digests and drops it.
 
     Construct it under the folder's lock, so that recovery never sees a part between its creation
     and its locking.
@@ -31,6 +36,7 @@ class Part:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._journal: int | None = None
         self._journal_size = 0
+        self._writeback = EarlyWriteback(self._files, self.descriptor)
         self._closed = False
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,6 +59,7 @@ class Part:
             members.append(member)
             position = member.end
         self.size = self._files.write_at(self.descriptor, pieces, self.size)
+        self._writeback.advance(self.size)
         return members
 
     def patch(self, member: Member, content: bytes) -> None:
@@ -61,8 +68,7 @@ class Part:
         self._files.write_at(self.descriptor, [content], member.offset)
 
     def finish_episode(self, record: EpisodeRecord) -> None:
-        """Makes an episode durable: first its bytes, then its line in the journal."""
-        self._files.sync(self.descriptor)
+        """Writes an episode's line into the journal; from now on a crash does not lose it."""
         self._write_journal(episode_line(record))
         self.episodes.append(record)
 
@@ -70,6 +76,10 @@ class Part:
         """Drops what follows; if the disk refuses, `seal` or recovery cuts it."""
         self.size = size
         self._files.truncate(self.descriptor, size)
+
+    def send(self) -> None:
+        """Brings everything to the disk."""
+        self._files.sync(self.descriptor)
 
     def seal(self) -> None:
         """Ends the tar and brings it to the disk."""
@@ -86,6 +96,7 @@ class Part:
 
     def close(self) -> None:
         """Lets go of the files, and so of the lock; a second call does nothing."""
+        self._writeback.close()
         descriptors = () if self._closed else (self.descriptor, self._journal)
         self._closed = True
         for descriptor in descriptors:
@@ -105,10 +116,8 @@ class Part:
                 self._files.truncate(self._journal, self._journal_size)
             else:
                 self._journal = self._files.create(self.journal_path)
-                self._files.sync_folder(self.journal_path.parent)
         try:
             end = self._files.write_at(self._journal, [line], self._journal_size)
-            self._files.sync(self._journal)
         except OSError:
             self._files.truncate(self._journal, self._journal_size)
             raise

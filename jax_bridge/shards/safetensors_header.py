@@ -6,6 +6,7 @@ place of one tensor.
 Source: github.com/huggingface/safetensors, README, section "Format".
 """
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -78,9 +79,16 @@ def encode_header(tensors: Mapping[str, tuple[np.dtype, Sequence[int]]]) -> tupl
 def encode_tensors(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A whole safetensors file; equal arrays give equal bytes."""
     # ascontiguousarray would turn a scalar into one dimension; the shape is taken before.
-    header, order = encode_header({name: (a.dtype, a.shape) for name, a in arrays.items()})
+    header, order = _cached_header(tuple((n, a.dtype, a.shape) for n, a in arrays.items()))
     parts = [np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8) for name in order]
     return b"".join((header, *(part.data for part in parts)))
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_header(
+    tensors: tuple[tuple[str, np.dtype, tuple[int, ...]], ...],
+) -> tuple[bytes, list[str]]:
+    return encode_header({name: (dtype, shape) for name, dtype, shape in tensors})
 
 
 def parse_header(start: bytes, file_size: int) -> dict[str, TensorEntry]:

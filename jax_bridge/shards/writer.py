@@ -235,7 +235,7 @@ class EpisodeWriter:
             return
         try:
             # Most bytes reach the disk here, before others have to wait for the lock.
-            self._folder.files.sync(part.descriptor)
+            part.send()
             with self._folder.lock():
                 commit_part(self._folder, part, self._shards)
         except OSError:
