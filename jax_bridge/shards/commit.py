@@ -23,8 +23,8 @@ class CommittedEpisodes:
         self._seen: dict[str, frozenset[EpisodeId]] = {}
 
     def refresh(self) -> set[EpisodeId]:
-        """All episodes with a manifest, those of other writers included."""
-        for name in self._folder.names(".json"):
+        """All episodes in tars with a manifest, those of other writers included."""
+        for name in self._folder.whole_names(".json"):
             if name not in self._seen:
                 manifest = read_manifest(self._folder.manifest(name))
                 self._seen[name] = frozenset(manifest.episodes)
@@ -50,6 +50,9 @@ def commit_part(folder: DatasetFolder, part: Part, committed: CommittedEpisodes)
     try:
         part.seal()
         name = _free_name(folder, part.episodes)
+        # Somebody may have removed a bad tar of this name, but not what described it.
+        folder.files.unlink(folder.manifest(name))
+        folder.files.unlink(folder.rows(name))
         part.rename(name, folder.tar(name))
         finish_commit(folder, name, part.episodes)
         part.remove()

@@ -226,12 +226,17 @@ class ShardDataset:
             return chosen
         if where is not None:
             raise ValueError("`rows` must be None where `where` is given, but got both.")
-        chosen = np.asarray(rows, np.int64)
+        given = np.asarray(rows)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError(
+                f"`rows` must be a vector of row numbers, but got {given.dtype} {given.shape}."
+            )
+        chosen = given.astype(np.int64)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < len(self)):
             raise ValueError(
                 f"`rows` must lie in [0, {len(self)}), but got {chosen.min()} to {chosen.max()}."
             )
-        return chosen.reshape(-1)
+        return chosen
 
     def _read(
         self,

@@ -45,6 +45,10 @@ class DatasetFolder:
         stems = (e.removesuffix(suffix) for e in entries if e.endswith(suffix))
         return sorted(stem for stem in stems if not stem.startswith("."))
 
+    def whole_names(self, suffix: str) -> list[str]:
+        """Shards that have a tar and a file of this suffix, sorted."""
+        return sorted({*self.names()} & {*self.names(suffix)})
+
     def parts(self, suffix: str) -> list[pathlib.Path]:
         """Files of writers that run, or have died."""
         return sorted(self.shards.glob(f"{PART}*{suffix}"))
@@ -87,7 +91,10 @@ class DatasetFolder:
             raise ValueError(f"{self.info_path} cannot be read: {error}.") from error
         if not isinstance(content, dict):
             raise ValueError(f"{self.info_path} must hold a JSON object.")
-        return DatasetInfo.from_json(content)
+        try:
+            return DatasetInfo.from_json(content)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{self.info_path} cannot be read: {error}.") from error
 
     def write_info(self, info: DatasetInfo) -> None:
         """Writes `dataset.json`, indented for people."""

@@ -113,7 +113,7 @@ def write_rows(folder: DatasetFolder, name: str) -> None:
 
 def write_index(folder: DatasetFolder) -> pa.Table:
     """Concatenates the rows of all whole shards; call it under the folder's lock."""
-    names = folder.names(".parquet")
+    names = folder.whole_names(".parquet")
     table = concatenate([read_index_file(folder.rows(n), n)[0] for n in names])
     folder.files.write_whole(folder.index_path, index_bytes(table, names))
     return table

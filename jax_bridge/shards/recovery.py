@@ -49,7 +49,7 @@ def _complete_named(folder: DatasetFolder) -> None:
         complete_shards(folder)
     except DamagedShardError as error:
         _log.warning("Left as it is: %s", error)
-    for name in set(folder.names(".json")) & set(folder.names()) - set(folder.names(".parquet")):
+    for name in set(folder.whole_names(".json")) - set(folder.names(".parquet")):
         write_rows(folder, name)
 
 

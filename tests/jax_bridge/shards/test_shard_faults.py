@@ -88,6 +88,15 @@ def test_a_missing_tar_is_named(copy_of_toy):
     assert f"Shard {SHARD}" in str(verify_dataset(copy_of_toy).problems[0])
 
 
+def test_episodes_of_a_removed_tar_are_collected_again(copy_of_toy, sandbox):
+    (copy_of_toy / "shards" / f"{SHARD}.tar").unlink()
+    assert len(open_dataset(copy_of_toy)) == 12
+    sandbox.write(copy_of_toy)
+    everything = [(t, e) for t in range(2) for e in range(3)]
+    sandbox.assert_whole(open_dataset(copy_of_toy), everything)
+    assert verify_dataset(copy_of_toy).problems == ()
+
+
 def test_swapped_manifests_are_found(copy_of_toy):
     shards = copy_of_toy / "shards"
     content = (shards / "toy-t000-e0000-0001.json").read_bytes()

@@ -95,6 +95,7 @@ def test_conditions_that_make_no_sense_or_select_nothing_are_refused(dataset, wh
         ({"field": TEXT, "flow_times": 1.0}, "`flow_times` must be None for vlm"),
         ({"field": VALID, "layers": 0}, "`layers` must be None for valid.text"),
         ({"field": TEXT, "rows": [18]}, r"`rows` must lie in \[0, 18\), but got 18"),
+        ({"field": TEXT, "rows": [True]}, r"vector of row numbers, but got bool \(1,\)"),
         ({"field": TEXT, "rows": [1], "where": {}}, "`rows` must be None where `where`"),
     ],
 )
@@ -168,6 +169,12 @@ def test_a_folder_that_is_no_data_set_is_named(tmp_path):
         open_dataset(tmp_path)
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(ValueError, match=r"dataset.json cannot be read"):
+        open_dataset(tmp_path)
+    (tmp_path / "dataset.json").write_text(
+        '{"format": "vla-lens-shards", "version": 1, "fields": 3, "capture": {}, "model": {},'
+        ' "environment": {}, "seed": 0}'
+    )
+    with pytest.raises(ValueError, match=r"dataset.json cannot be read: 'int' object"):
         open_dataset(tmp_path)
 
 
