@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import pickle
 import shlex
 import warnings
@@ -32,6 +33,9 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "devices": 1,
 }
 
+ONE_THREAD = 4_000_000
+"""Below this many numbers a batch, more than one thread costs more than it brings."""
+
 HINT = "`vla-lens fit` writes RUN/checkpoints/last.ckpt."
 NO_CHECKPOINT = f"`--ckpt_path` must be given, but got nothing. {HINT}"
 
@@ -39,8 +43,14 @@ NO_CHECKPOINT = f"`--ckpt_path` must be given, but got nothing. {HINT}"
 class ProbeCLI(LightningCLI):
     """LightningCLI with a run folder: `--out`, or the folder of the checkpoint."""
 
-    def __init__(self, args: list[str]) -> None:
-        self.args = args
+    def __init__(self, typed: list[str]) -> None:
+        """Parses and runs.
+
+        Args:
+            typed: the sub-command and its options, as the user typed them.
+        """
+        self.args = typed
+        args = with_config_of_run(resolve_config_args(typed))
         super().__init__(
             model_class=LinearProbe,
             datamodule_class=LatentDataModule,
@@ -99,6 +109,7 @@ class ProbeCLI(LightningCLI):
         self.datamodule.setup()
         if self.subcommand == "fit":
             _ = self.datamodule.statistics
+        limit_threads(self.datamodule)
         config = self.config_init[str(self.subcommand)].trainer
         self.run_callback = RunFolder(command=shlex.join(["vla-lens", *self.args]))
         callbacks: list[Callback] = [self.run_callback]
@@ -254,11 +265,21 @@ def main(args: list[str]) -> int:
     """
     quieten()
     try:
-        ProbeCLI(with_config_of_run(resolve_config_args(args)))
+        ProbeCLI(args)
     except argparse.ArgumentError as error:
         message = str(error).rstrip(".")
         raise ValueError(f"{message}. `vla-lens {args[0]} --help` lists the options.") from error
     return 0
+
+
+def limit_threads(data: LatentDataModule) -> None:
+    """Lets one thread do small work: many would spend their time waiting for each other.
+
+    `OMP_NUM_THREADS`, where it is set, decides alone.
+    """
+    numbers = data.batch_size * len(data.cells) * data.width
+    if "OMP_NUM_THREADS" not in os.environ and numbers < ONE_THREAD:
+        torch.set_num_threads(1)
 
 
 def quieten() -> None:

@@ -33,6 +33,13 @@ class Cell:
         return "/".join(parts) or "all"
 
     @property
+    def words(self) -> str:
+        """The place for people: `layer 5, flow time 0.90`."""
+        parts = [] if self.layer is None else [f"layer {self.layer}"]
+        parts += [] if self.flow_time is None else [f"flow time {self.flow_time:.2f}"]
+        return ", ".join(parts) or "the only cell"
+
+    @property
     def name(self) -> str:
         """The whole address, `vlm.hidden_states.text.mean/layer05`."""
         return f"{self.field}/{self.place}"

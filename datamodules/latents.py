@@ -104,7 +104,7 @@ class LatentDataModule(pl.LightningDataModule):
         self._split: dict[str, Any] = {
             "by": split_by, "fractions": fractions, "seed": seed, "allow_leakage": allow_leakage,
         }  # fmt: skip
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._num_workers = num_workers
         self._cache = Path(cache_dir) if cache_dir else cache_folder()
         self._dataset: ShardDataset | None = None
@@ -214,8 +214,8 @@ class LatentDataModule(pl.LightningDataModule):
 
     def _training_features(self) -> Iterator[Float[Tensor, "b c d"]]:
         rows = self.rows["train"]
-        for start in range(0, len(rows), self._batch_size):
-            part = rows[start : start + self._batch_size]
+        for start in range(0, len(rows), self.batch_size):
+            part = rows[start : start + self.batch_size]
             features = self.field.read(self.dataset, part)
             finite = features.isfinite().flatten(1).all(1)
             if not finite.all():
@@ -236,7 +236,7 @@ class LatentDataModule(pl.LightningDataModule):
         return PlanLoader(
             plan,
             self.reader,
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             num_workers=self._num_workers,
             current_epoch=self._current_epoch if training else int,
         )

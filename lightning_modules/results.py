@@ -1,4 +1,7 @@
-"""What a grid of probes achieved on one split, with its uncertainty and its yardsticks."""
+"""What a grid of probes achieved on one split, with its uncertainty and its yardsticks.
+
+Free of torch, so that reports and figures can be made quickly.
+"""
 
 import dataclasses
 import json
@@ -6,16 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from datamodules.cell import Cell
-from datamodules.clusters import Clusters
-from lightning_modules.grid_evaluation import GridEvaluation
-from lightning_modules.metrics.bootstrap import cluster_bootstrap
-from lightning_modules.metrics.cluster_sums import mean_by_group, mean_over_samples
-from lightning_modules.metrics.grid_confusion import balanced_accuracy
-from lightning_modules.probe_spec import ProbeSpec
 
 Interval = tuple[float, float]
 
@@ -89,71 +83,6 @@ def _cell_result(entry: Mapping[str, Any]) -> CellResult:
     values = {**entry, "cell": Cell.from_json(entry["cell"])}
     values |= {word: _interval(entry[word]) for word in ("interval", "gain")}
     return CellResult(**values)
-
-
-def _pairs(intervals: np.ndarray) -> list[Interval]:
-    return [(float(low), float(high)) for low, high in intervals]
-
-
-def _by_task(evaluation: GridEvaluation, clusters: Clusters) -> list[dict[str, float]]:
-    total, count = evaluation.score.compute()
-    tasks = Tensor.new_tensor(count, clusters.task_of_episode)
-    means = mean_by_group(total, count, tasks, len(clusters.tasks)).cpu().numpy()
-    return [
-        {task: float(m) for task, m in zip(clusters.tasks, row, strict=True) if np.isfinite(m)}
-        for row in means
-    ]
-
-
-def summarise(
-    spec: ProbeSpec,
-    evaluation: GridEvaluation,
-    clusters: Clusters,
-    *,
-    split: str,
-    best_epoch: Tensor,
-    best_loss: Tensor,
-) -> ProbeResults:
-    """Turns the sums of an evaluation into results.
-
-    Args:
-        spec: the grid.
-        evaluation: the sums.
-        clusters: the episodes they are kept by.
-        split: `val` or `test`.
-        best_epoch: of each cell.
-        best_loss: validation loss of each cell's best weights.
-    """
-    total, count = (t.cpu().numpy() for t in evaluation.score.compute())
-    blind = evaluation.trivial.compute()[0].cpu().numpy()
-    scores, losses = total.sum(1) / count.sum(), mean_over_samples(*evaluation.loss.compute())
-    intervals = _pairs(cluster_bootstrap(total, count))
-    gains = _pairs(cluster_bootstrap(total - blind, count))
-    by_task = _by_task(evaluation, clusters)
-    chosen = int(best_loss.argmin())
-    confusion: tuple[tuple[int, ...], ...] = ()
-    balanced: list[float | None] = [None] * len(spec.cells)
-    if evaluation.confusion is not None:
-        counts = evaluation.confusion.compute()
-        balanced = list(balanced_accuracy(counts).tolist())
-        confusion = tuple(tuple(row) for row in counts[chosen].tolist())
-    objective, target = evaluation.objective, spec.target
-    cells = tuple(
-        CellResult(
-            cell=cell, score=float(scores[i]), interval=intervals[i], gain=gains[i],
-            loss=float(losses[i]), balanced_accuracy=balanced[i], by_task=by_task[i],
-            best_epoch=int(best_epoch[i]), validation_loss=float(best_loss[i]),
-        )
-        for i, cell in enumerate(spec.cells)
-    )  # fmt: skip
-    return ProbeResults(
-        split=split, target=target.name, score_name=objective.score, span=objective.span,
-        samples=int(count.sum()), episodes=int((count > 0).sum()),
-        trivial=float(blind.sum() / count.sum()),
-        trivial_interval=_pairs(cluster_bootstrap(blind, count))[0],
-        chance=1 / target.size if objective.classifies else 0.0,
-        classes=target.classes, cells=cells, chosen=chosen, confusion=confusion,
-    )  # fmt: skip
 
 
 def load_results(path: Path) -> ProbeResults:

@@ -12,18 +12,21 @@ RUN/predictions.parquet      after `vla-lens predict`
 import csv
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
 
 from lightning_modules.figures.probe_figures import probe_figures
 from lightning_modules.figures.style import save_figure
 from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.metrics.cluster_sums import ClusterSums, mean_over_samples
 from lightning_modules.provenance import provenance
-from lightning_modules.results import ProbeResults, summarise
+from lightning_modules.results import ProbeResults
+from lightning_modules.summarise import summarise
 
 CSV_COLUMNS: tuple[str, ...] = (
     "expert", "site", "region", "pool", "layer", "flow_time", "score_name", "score", "low",
@@ -71,11 +74,11 @@ def write_csv(path: Path, results: ProbeResults) -> None:
             writer.writerow(known)
 
 
-def write_results(folder: Path, results: ProbeResults) -> None:
+def write_results(folder: Path, results: ProbeResults, figures: Mapping[str, Figure]) -> None:
     """Writes metrics and figures of one split into a run folder."""
     write_json(folder / "metrics" / f"{results.split}.json", results.to_json())
     write_csv(folder / "metrics" / f"{results.split}.csv", results)
-    for name, figure in probe_figures(results):
+    for name, figure in figures.items():
         save_figure(figure, folder / "figures" / f"{results.split}_{name}.png")
 
 
@@ -142,8 +145,9 @@ class RunFolder(pl.Callback):
         self.results[split] = results
         if trainer.log_dir is None or not trainer.is_global_zero:
             return
-        write_results(Path(trainer.log_dir), results)
-        for name, figure in probe_figures(results):
+        figures = dict(probe_figures(results))
+        write_results(Path(trainer.log_dir), results, figures)
+        for name, figure in figures.items():
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(

@@ -34,6 +34,6 @@ def draw_confusion(results: ProbeResults) -> Figure:
         bar = figure.colorbar(drawn, ax=axes, shrink=0.8, pad=0.02)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] - a Spine
-        place = results.cells[results.chosen].cell.place
+        place = results.cells[results.chosen].cell.words
         axes.set_title(f"{results.target}, {place} ({results.split})", loc="center")
     return figure

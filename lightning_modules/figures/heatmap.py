@@ -46,7 +46,7 @@ def draw_heatmap(results: ProbeResults) -> Figure:
     image = scores.T if flat else scores
     rows, columns = image.shape
     # The title, labels and the colour bar need their room whatever the grid.
-    figure, axes = styled_axes(max(5.4, 2.2 + 0.52 * columns), 1.75 + 0.33 * rows)
+    figure, axes = styled_axes(max(6.6, 2.2 + 0.52 * columns), 1.75 + 0.33 * rows)
     low = min(results.chance, float(np.nanmin(scores)), results.trivial)
     with rc_context(SETTINGS):
         drawn = axes.imshow(

@@ -36,5 +36,5 @@ def draw_task_bars(results: ProbeResults) -> Figure:
             f"{score_word(results.score_name)} ({results.split}); "
             f"dashed: trivial predictor over all tasks, {results.trivial:.2f}"
         )
-        axes.set_title(f"{results.target} by task, {chosen.cell.place}")
+        axes.set_title(f"{results.target} by task, {chosen.cell.words}")
     return figure

@@ -138,3 +138,11 @@ def test_a_users_error_is_one_line_and_leaves_no_folder(
     assert error.startswith(f"vla-lens {args[0]}: error: ")
     assert re.search(message, error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_report_writes_one_page_of_the_run(run, tmp_path, capsys):
+    assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+    assert "9 linear probes, test split" in (tmp_path / "page.html").read_text()
+    assert main(["report", str(tmp_path)]) == 2
+    assert "Run `vla-lens test" in capsys.readouterr().err

@@ -1,0 +1,110 @@
+"""The sentences of a report: what the numbers say, warn of, and do not show."""
+
+from lightning_modules.figures.style import trivial_word
+from lightning_modules.report.run_record import RunRecord
+from lightning_modules.results import CellResult, ProbeResults
+
+FEW_EPISODES = 20
+"""Below this many, bootstrap intervals over episodes are known to be too narrow."""
+
+
+def span(cell: CellResult) -> str:
+    """The score with its interval."""
+    low, high = cell.interval
+    if low != low:
+        return f"{cell.score:.3f} (no interval: fewer than two episodes)"
+    return f"{cell.score:.3f} (95 % interval {low:.3f} to {high:.3f})"
+
+
+def above_trivial(results: ProbeResults) -> int:
+    """How many cells beat the trivial predictor with their whole interval."""
+    return sum(cell.gain[0] > 0 for cell in results.cells)
+
+
+def plain_words(results: ProbeResults) -> list[str]:
+    """What the numbers say."""
+    chosen, word = results.cells[results.chosen], trivial_word(results.score_name)
+    trivial = f"{word} alone: {results.trivial:.3f}, chance: {results.chance:.3f}"
+    if chosen.gain[0] > 0:
+        verdict = f"A linear probe can read {results.target} here, better than without looking."
+    else:
+        verdict = (
+            f"The probe does not read {results.target} measurably better than a predictor that "
+            "never looks at the latents."
+        )
+    count, cells = above_trivial(results), len(results.cells)
+    lines = [
+        f"{verdict} At {chosen.cell.words}, the cell with the lowest validation loss, its "
+        f"{results.score_name} on the {results.split} split is {span(chosen)}; {trivial}.",
+        f"{count} of {cells} cells lie above the trivial predictor with their whole interval. "
+        "The intervals are for one cell at a time: among many cells a few stand out by luck.",
+        f"The numbers rest on {results.samples} samples of {results.episodes} episodes. "
+        "Whole episodes were drawn for the intervals, because steps of one episode resemble "
+        "each other.",
+    ]
+    if chosen.interval[0] == chosen.interval[1]:
+        lines.append(
+            "An interval without width means that every episode gave the same score, not that "
+            f"nothing is uncertain: after {results.episodes} episodes without an exception, up "
+            f"to {min(1.0, 3 / results.episodes):.0%} exceptions are still compatible with it "
+            "(rule of three)."
+        )
+    return lines
+
+
+def warnings_of(run: RunRecord) -> list[str]:
+    """What a reader must know before anything else."""
+    results, data = run.results, run.data
+    lines = []
+    if data.get("leaky"):
+        lines.append(
+            "Leaky split: samples of one episode stand in training and in this split. The scores "
+            "say little about new episodes."
+        )
+    if results.split != "test":
+        lines.append(
+            "Validation split: the epoch of each cell was chosen on these samples, so the scores "
+            "are too good. `vla-lens test` gives scores on samples that nothing was chosen on."
+        )
+    if results.episodes < FEW_EPISODES:
+        lines.append(
+            f"Only {results.episodes} episodes: bootstrap intervals from so few are too narrow."
+        )
+    if data.get("model", {}).get("weights") == "random":
+        lines.append(
+            "The policy had random weights: this shows what its architecture and its inputs pass "
+            "on, not what training taught it."
+        )
+    dropped = data.get("dropped_without_valid_token", 0)
+    if dropped:
+        lines.append(f"{dropped} samples were left out: the region has no valid token in them.")
+    return lines
+
+
+def limits(run: RunRecord) -> list[str]:
+    """What must not be concluded."""
+    results, data = run.results, run.data
+    lines = [
+        "That a probe can read something does not mean that the policy uses it. That takes an "
+        "intervention.",
+        "A linear probe that fails does not prove absence: the information may be there in a "
+        "form that no linear map finds.",
+    ]
+    if data.get("split", {}).get("by") == "episode":
+        lines.append(
+            "Training and this split share their tasks; only the episodes are new. Nothing here "
+            "speaks about tasks or instructions that were never trained."
+        )
+    words = {"text", "instruction"}
+    if results.cells[0].cell.region in words and results.target in {"task_id", "instruction"}:
+        lines.append(
+            "These are the tokens of the prompt, which names the task: a high score is expected "
+            "at every layer that keeps the words."
+        )
+    samples = data.get("splits", {}).get("train", {}).get("samples")
+    if samples and data.get("width", 0) > samples:
+        lines.append(
+            f"The latents have {data['width']} dimensions and the probes saw {samples} samples: "
+            "any training labels could be fitted, so only held-out scores count."
+        )
+    return lines

@@ -1,0 +1,130 @@
+"""Puts a report together: one HTML file that needs nothing else."""
+
+import base64
+import io
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lightning_modules.figures.probe_figures import CAPTIONS, probe_figures
+from lightning_modules.figures.style import SETTINGS, trivial_word
+from lightning_modules.report.findings import limits, plain_words, warnings_of
+from lightning_modules.report.run_record import RunRecord, read_run
+from lightning_modules.report.tables import cell_table, escape, facts_table, provenance_facts
+from lightning_modules.results import ProbeResults
+
+SPLIT_WORDS = {"test": "test split", "val": "validation split"}
+
+
+def _resource(name: str) -> str:
+    return files("lightning_modules.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an address that holds its own content; equal figures give equal text."""
+    buffer = io.BytesIO()
+    with rc_context(SETTINGS):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _figures(results: ProbeResults) -> str:
+    return "\n".join(
+        f'<figure><img alt="{name}" src="{_svg(figure)}" '
+        f'style="width:{min(figure.get_figwidth() * 96, 1000):.0f}px">'
+        f"<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>"
+        for name, figure in probe_figures(results)
+    )
+
+
+def _card(label: str, value: str, note: str) -> str:
+    return (
+        f'<div><div class="label">{escape(label)}</div><div class="value">{escape(value)}</div>'
+        f'<div class="note">{escape(note)}</div></div>'
+    )
+
+
+def _cards(results: ProbeResults) -> str:
+    chosen = results.cells[results.chosen]
+    low, high = chosen.interval
+    interval = "" if low != low else f"95 %: {low:.3f} to {high:.3f}; "
+    low, high = results.trivial_interval
+    trivial = "" if low != low else f"95 %: {low:.3f} to {high:.3f}; "
+    classes = len(results.classes)
+    chance = f"1 of {classes} classes, guessed" if classes else "a random direction"
+    cards = (
+        (f"{results.score_name}, chosen cell", f"{chosen.score:.3f}",
+         f"{interval}{chosen.cell.words}"),
+        (f"{trivial_word(results.score_name)} alone", f"{results.trivial:.3f}",
+         f"{trivial}never looks at the latents"),
+        ("chance", f"{results.chance:.3f}", chance),
+        ("episodes", str(results.episodes), f"{results.samples} samples, {results.split} split"),
+    )  # fmt: skip
+    return "\n".join(_card(*card) for card in cards)
+
+
+def _list(lines: list[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _warnings(lines: list[str]) -> str:
+    if not lines:
+        return ""
+    content = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f'<section class="warning">{content}</section>'
+
+
+def _provenance(run: RunRecord) -> str:
+    config = f"<details><summary>config.yaml</summary><pre>{escape(run.config)}</pre></details>"
+    return facts_table(provenance_facts(run)) + (config if run.config else "")
+
+
+def render(run: RunRecord) -> str:
+    """The page as text."""
+    results = run.results
+    chosen = results.cells[results.chosen]
+    word = trivial_word(results.score_name)
+    balanced = " Balanced: accuracy with equal weight on every class." if results.classes else ""
+    note = (
+        f"Scores on the {SPLIT_WORDS[results.split]}. For comparison: {word} "
+        f"{results.trivial:.3f}, chance {results.chance:.3f}. Gain: the 95 % interval of the "
+        f"score minus the {word}'s.{balanced} Blue: the chosen cell. Click a heading to sort."
+    )
+    return Template(_resource("page.html")).substitute(
+        title=escape(f"Reading {results.target} from {chosen.cell.field}"),
+        subtitle=escape(
+            f"{len(results.cells)} linear probes, {SPLIT_WORDS[results.split]}, "
+            f"run {run.folder.resolve().name}; made by VLA Lens"
+        ),
+        css=_resource("page.css"),
+        js=_resource("sort.js"),
+        warnings=_warnings(warnings_of(run)),
+        cards=_cards(results),
+        summary=_list(plain_words(results)),
+        figures=_figures(results),
+        table_note=escape(note),
+        table=cell_table(results),
+        limits=_list(limits(run)),
+        provenance=_provenance(run),
+    )
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Writes the report of a run; returns where.
+
+    Args:
+        folder: the run folder.
+        out: the file; by default report.html in the run folder.
+
+    Raises:
+        FileNotFoundError: if the folder holds no results.
+        ValueError: if they cannot be read.
+    """
+    path = out or folder / "report.html"
+    text = render(read_run(folder))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
