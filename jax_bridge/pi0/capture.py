@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,17 +54,17 @@ class CaptureSpec:
     definite for a model.
     """
 
-    experts: tuple[str, ...] = EXPERTS
-    sites: tuple[str, ...] = ()
+    experts: Sequence[str] = EXPERTS
+    sites: Sequence[str] = ()
     """Empty: only `names` are captured."""
-    regions: tuple[str, ...] | None = None
-    """None: every region that the model's experts have."""
-    pools: tuple[str, ...] = ("tokens",)
-    names: tuple[str, ...] = ()
+    regions: Sequence[str] | None = None
+    """None: every region that the model's experts have; of the prompt's tokens, `text` once."""
+    pools: Sequence[str] = ("tokens",)
+    names: Sequence[str] = ()
     """Whole field names, `{expert}.{site}.{region}.{pool}`, besides the product."""
-    layers: tuple[int, ...] | None = None
+    layers: Sequence[int] | None = None
     """Blocks to keep, from 0; None: all."""
-    flow_times: tuple[float, ...] | None = None
+    flow_times: Sequence[float] | None = None
     """Times to keep, the nearest evaluated one within 1e-3 each; None: all."""
     pooled_float32: bool = False
     """Whether pooled fields are stored in float32 instead of the model's dtype."""
@@ -200,8 +200,16 @@ class CaptureSpec:
         """Every possible field of the product, then `names`; each once."""
         regions = REGIONS if self.regions is None else self.regions
         product = itertools.product(self.experts, self.sites, regions, self.pools)
-        names = [field_name(*words) for words in product if why_impossible(*words) is None]
+        names = [
+            field_name(*words)
+            for words in product
+            if why_impossible(*words) is None and not self._doubled(*words[2:])
+        ]
         return tuple(dict.fromkeys([*names, *self.names]))
+
+    def _doubled(self, region: str, pool: str) -> bool:
+        """Whether a field that nobody named would store tokens of `text` a second time."""
+        return self.regions is None and pool == "tokens" and region in TEXT_REGIONS[1:]
 
     def _check_words(self) -> None:
         """Raises if a word of the product is part of no possible field."""
@@ -217,7 +225,9 @@ class CaptureSpec:
                 if word == "regions" and self.regions is None:
                     continue
                 if not any(words[axis] == value for words in possible):
-                    tried = next(w for w in itertools.product(*axes) if w[axis] == value)
+                    tried = [words for words in itertools.product(*axes) if words[axis] == value]
+                    # The most telling reason: one about words that are otherwise fine.
+                    tried = max(tried, key=lambda w: w[2] in REGIONS_OF_EXPERT[w[0]])
                     raise ValueError(
                         f"`{word}` must go with the other words, but got {value!r} in "
                         f"{'.'.join(tried)}: {why_impossible(*tried)}."

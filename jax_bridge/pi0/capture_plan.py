@@ -1,6 +1,7 @@
 """A capture spec made definite for one model and sampler: static, hashable, shapes known."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -54,8 +55,8 @@ class CapturePlan:
         *,
         config: Pi0Config,
         num_steps: int,
-        layers: tuple[int, ...] | None,
-        flow_times: tuple[float, ...] | None,
+        layers: Sequence[int] | None,
+        flow_times: Sequence[float] | None,
         pooled_float32: bool,
     ) -> "CapturePlan":
         """Resolves layers and flow times; None means all.
@@ -186,7 +187,7 @@ def region_spans(config: Pi0Config, text_tokens: int | None = None) -> dict[str,
     return spans
 
 
-def _choose_layers(layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
+def _choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """Ascending layer numbers, each once."""
     if layers is None:
         return tuple(range(depth))
@@ -201,7 +202,7 @@ def _choose_layers(layers: tuple[int, ...] | None, depth: int) -> tuple[int, ...
     return tuple(sorted({int(layer) for layer in layers}))
 
 
-def _choose_steps(wanted: tuple[float, ...] | None, num_steps: int) -> tuple[int, ...]:
+def _choose_steps(wanted: Sequence[float] | None, num_steps: int) -> tuple[int, ...]:
     """Ascending numbers of the steps nearest to the wanted times."""
     times = flow_times(num_steps).astype(np.float64)
     if wanted is None:

@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jax_bridge.pi0.config import DTYPES, Pi0Config
+from jax_bridge.pi0.infer_config import infer_config
 from jax_bridge.pi0.parameters import Params, check_params, leaves, unflatten
 
 WRAPPER = "params"
@@ -24,14 +25,14 @@ def load_params(
     Args:
         path: The folder `params`, or the one that holds it.
         dtype: `float32` or `bfloat16`; None keeps each parameter's own.
-        config: If given, the tree must be exactly this model's.
+        config: The model that the tree must belong to; None: the one that it comes nearest to.
 
     Returns:
         A nested dict of jax arrays.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it is no Orbax folder, or its tree is not the config's.
+        ValueError: if it is no Orbax folder, or a parameter is missing, extra or misshapen.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, but got {dtype!r}.")
@@ -49,7 +50,9 @@ def load_params(
         arguments = ocp.args.PyTreeRestore(item=item, restore_args=how)
         tree = checkpointer.restore(folder, args=arguments)[WRAPPER]
     params = strip_value(tree)
-    if config is not None:
+    if config is None:
+        infer_config(params)
+    else:
         check_params(params, config)
     return jax.tree.map(jnp.asarray, params)
 

@@ -129,7 +129,7 @@ def rms_norm(
 ) -> Normed:
     """RMSNorm with a learnt scale, or adaRMS with a condition's scale, shift and gate."""
     wide = x.astype(jnp.float32)
-    rms = jnp.sqrt(jnp.mean(jnp.square(wide), axis=-1) + EPSILON)
+    rms = _fixed(jnp.sqrt(jnp.mean(jnp.square(wide), axis=-1) + EPSILON))
     normed = wide * jnp.reciprocal(rms)[..., None]
     if modulated is None:
         assert scale is not None
@@ -160,9 +160,17 @@ def attend(
     return mixed.reshape(batch, tokens, heads * dim)
 
 
+def _fixed(value: Array) -> Array:
+    """Makes the compiler compute a tapped value alike whether or not anything captures it.
+
+    Without it a captured value is fused differently, which moves actions by an ulp.
+    """
+    return jax.lax.optimization_barrier(value)
+
+
 def gated_residual(x: Array, branch: Array, gate: Array | None) -> Array:
     """Adds a branch to the residual stream, times adaRMS's gate where there is one."""
-    return x + branch if gate is None else x + branch * gate
+    return _fixed(x + branch if gate is None else x + branch * gate)
 
 
 def block(
@@ -194,7 +202,7 @@ def block(
     after_attn = gated_residual(x, branch, pre_attn.gate)
     pre_mlp = _norm(layer, "norm_mlp", after_attn)
     gating = jax.nn.gelu(pre_mlp.value @ layer["gating"][0], approximate=True)
-    activation = gating * (pre_mlp.value @ layer["gating"][1])
+    activation = _fixed(gating * (pre_mlp.value @ layer["gating"][1]))
     hidden = gated_residual(after_attn, activation @ layer["linear"], pre_mlp.gate)
     taps = {
         "hidden_states": hidden,

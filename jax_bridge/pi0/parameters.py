@@ -115,26 +115,31 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def differences(params: Params, config: Pi0Config) -> list[str]:
+    """What a tree lacks, has too much, or has in another shape than the model, in words."""
+    given = {path: tuple(np.shape(value)) for path, value in leaves(params)}
+    expected = param_shapes(config)
+    found = [f"{path} is missing" for path in expected if path not in given]
+    found += [f"{path} is extra" for path in given if path not in expected]
+    return found + [
+        f"{path} has shape {list(given[path])} instead of {list(shape)}"
+        for path, shape in expected.items()
+        if path in given and given[path] != shape
+    ]
+
+
 def check_params(params: Params, config: Pi0Config) -> None:
     """Raises unless the tree has exactly the leaves that the model has.
 
     Raises:
         ValueError: naming the parameters that are missing, extra or of another shape.
     """
-    given = {path: tuple(np.shape(value)) for path, value in leaves(params)}
-    expected = param_shapes(config)
-    problems = [f"{path} is missing" for path in expected if path not in given]
-    problems += [f"{path} is extra" for path in given if path not in expected]
-    problems += [
-        f"{path} has shape {list(given[path])} instead of {list(shape)}"
-        for path, shape in expected.items()
-        if path in given and given[path] != shape
-    ]
-    if problems:
-        more = f" (and {len(problems) - 8} more)" if len(problems) > 8 else ""
+    found = differences(params, config)
+    if found:
+        more = f" (and {len(found) - 8} more)" if len(found) > 8 else ""
         raise ValueError(
-            "`params` must have the model's parameters, but got differences: "
-            f"{'; '.join(problems[:8])}{more}. Choose the config that the checkpoint was made for."
+            "`params` must be exactly the model's parameters, but got differences: "
+            f"{'; '.join(found[:8])}{more}. Choose the config that the checkpoint was made for."
         )
 
 

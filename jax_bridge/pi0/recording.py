@@ -166,7 +166,7 @@ def latents_of(
     regions: Mapping[str, Region],
     vlm: tuple[Recorder | None, Any],
     action: tuple[Recorder | None, Any],
-    sampler: Mapping[str, Array],
+    sampler: Mapping[str, Any],
 ) -> dict[str, Array]:
     """All fields of a plan, batch first, then in the order of a field's axes.
 

@@ -1,6 +1,7 @@
 """SigLIP's image encoder, as PaliGemma uses it: every patch becomes a token.
 
-Letters: b images; t tokens of an image; w width; h heads; d head width; o output width.
+Letters: b images; y, x pixels; t tokens of an image; w width; h heads; d head width; o output
+width.
 
 Source: Zhai et al. 2023, arXiv:2303.15343; Steiner et al. 2024, arXiv:2412.03555.
 """
@@ -17,7 +18,7 @@ EPSILON = 1e-6
 
 
 def encode_images(
-    params: Mapping, images: Float[Array, "b h w 3"], vision: VisionConfig, dtype: jnp.dtype
+    params: Mapping, images: Float[Array, "b y x 3"], vision: VisionConfig, dtype: jnp.dtype
 ) -> Float[Array, "b t o"]:
     """Encodes images to tokens of the language model's width.
 
@@ -38,7 +39,7 @@ def encode_images(
 
 
 def embed_patches(
-    params: Mapping, images: Float[Array, "b h w 3"], vision: VisionConfig
+    params: Mapping, images: Float[Array, "b y x 3"], vision: VisionConfig
 ) -> Float[Array, "b t w"]:
     """Cuts images into patches and maps each linearly, adding the position's embedding."""
     grid, side = vision.grid, vision.patch_size

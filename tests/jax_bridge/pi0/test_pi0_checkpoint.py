@@ -1,0 +1,122 @@
+"""Orbax folders: both of openpi's flavours, our own, and folders that are neither."""
+
+import numpy as np
+import pytest
+
+from jax_bridge.pi0 import (
+    Pi0,
+    Pi0Config,
+    infer_config,
+    load_params,
+    param_shapes,
+    params_digest,
+    save_params,
+)
+from jax_bridge.pi0.checkpoint import strip_value
+from jax_bridge.pi0.parameters import leaves, unflatten
+
+CONFIG = Pi0Config.preset("pi0_micro")
+
+
+@pytest.fixture(scope="module")
+def params():
+    return Pi0(CONFIG).init(0)
+
+
+@pytest.mark.parametrize("flavour", ["plain", "value"])
+def test_openpis_checkpoints_load_unchanged(shared, load_golden, golden_folders, flavour):
+    folder = shared / "golden" / "checkpoints" / f"pi0_micro_{flavour}"
+    if not folder.is_dir():
+        pytest.skip(f"{folder.name} is not in {folder.parent}")
+    golden = load_golden(golden_folders["data"], "pi0_micro")
+    loaded = load_params(folder / "params")
+    assert params_digest(loaded) == params_digest(golden.params)
+    assert params_digest(load_params(str(folder), config=CONFIG)) == params_digest(golden.params)
+    actions = golden.model.sample_actions(
+        loaded, golden.observation, noise=golden.inputs["sample_noise"]
+    )
+    assert np.abs(actions - golden.results["sample_actions"]).max() <= 3e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_saving_and_loading_is_bitwise(tmp_path, params, dtype):
+    save_params(tmp_path / "first" / "params", params)
+    cast = load_params(tmp_path / "first", dtype=dtype)
+    assert {leaf.dtype.name for _, leaf in leaves(cast)} == {dtype}
+    save_params(tmp_path / "second" / "params", cast)
+    again = load_params(tmp_path / "second")
+    assert params_digest(again) == params_digest(cast)
+    assert (params_digest(again) == params_digest(params)) == (dtype == "float32")
+    with pytest.raises(ValueError, match=r"`path` must not exist, but got .*second"):
+        save_params(tmp_path / "second" / "params", cast)
+
+
+def test_saved_folder_has_openpis_layout(tmp_path, params):
+    save_params(tmp_path / "params", params)
+    names = {path.name for path in (tmp_path / "params").iterdir()}
+    assert {"_METADATA", "_sharding", "manifest.ocdbt", "d"} <= names
+    metadata = (tmp_path / "params" / "_METADATA").read_text()
+    assert '"use_zarr3": false' in metadata
+    assert "('params', 'PaliGemma', 'img', 'embedding', 'bias')" in metadata
+
+
+def test_value_is_stripped_only_if_every_leaf_ends_in_it():
+    training = {"attention": {"value": {"kernel": {"value": 1}}}, "bias": {"value": 2}}
+    assert strip_value(training) == {"attention": {"value": {"kernel": 1}}, "bias": 2}
+    policy = {"attention": {"value": 1}, "bias": 2}
+    assert strip_value(policy) == policy
+
+
+def change_leaf(params, path, value):
+    flat = {**dict(leaves(params)), path: value}
+    return unflatten({key: leaf for key, leaf in flat.items() if leaf is not None})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("state_proj/bias", None, "state_proj/bias is missing"),
+        ("extra/kernel", np.zeros(2, np.float32), "extra/kernel is extra"),
+        ("state_proj/bias", np.zeros(3, np.float32), r"state_proj/bias has shape \[3\] instead"),
+        (
+            "PaliGemma/llm/layers/attn/q_einsum/w",
+            np.zeros((4, 8, 64, 15), np.float32),
+            r"q_einsum/w has shape \[4, 8, 64, 15\] instead of \[4, 8, 64, 16\]",
+        ),
+    ],
+)
+def test_a_damaged_tree_is_an_error_that_names_the_parameter(
+    tmp_path, params, path, value, message
+):
+    save_params(tmp_path / "params", change_leaf(params, path, value))
+    with pytest.raises(ValueError, match=message):
+        load_params(tmp_path / "params")
+    with pytest.raises(ValueError, match=message):
+        load_params(tmp_path / "params", config=CONFIG)
+
+
+def test_a_checkpoint_of_another_model_is_an_error(tmp_path, params):
+    save_params(tmp_path / "params", params)
+    with pytest.raises(ValueError, match="final_norm_1/Dense_0/bias is missing"):
+        load_params(tmp_path / "params", config=Pi0Config.preset("pi05_micro"))
+
+
+def test_wrong_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"got '.*nowhere', which does not exist"):
+        load_params(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"`path` must be an Orbax folder .*, but got"):
+        load_params(tmp_path)
+    with pytest.raises(
+        ValueError, match="`dtype` must be one of float32, bfloat16, but got 'int8'"
+    ):
+        load_params(tmp_path, dtype="int8")
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05_tiny", "pi05_so400m", "pi05"])
+def test_config_is_read_off_the_parameters(name):
+    config = Pi0Config.preset(name, action_dim=7, vocab_size=1000)
+    tree = unflatten(
+        {p: np.broadcast_to(np.float32(0), shape) for p, shape in param_shapes(config).items()}
+    )
+    horizon = config.action_horizon
+    assert infer_config(tree, action_horizon=horizon) == config
