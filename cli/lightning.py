@@ -227,9 +227,11 @@ def with_config_of_run(args: list[str]) -> list[str]:
         FileNotFoundError: if the checkpoint's run has no config.yaml.
     """
     checkpoint = value_of(args, "--ckpt_path")
-    if args[0] == "fit" or flags_of(args) & {*FLAGS, "-h", "--help"}:
+    if flags_of(args) & {*FLAGS, "-h", "--help"}:
         return args
     if checkpoint is None:
+        if args[0] == "fit":
+            return args
         raise ValueError(NO_CHECKPOINT)
     check_checkpoint(Path(checkpoint))
     config = run_of_checkpoint(checkpoint) / "config.yaml"
