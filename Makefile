@@ -33,8 +33,20 @@ dev: $(VENV)/.dev
 
 libero: $(VENV)/.libero
 
+Q := runs/quickstart
+
+# The main job on the built-in simulator: roll out, capture, probe both experts, test, report.
 quickstart: $(VENV)/.base
-	$(BIN)/python -m benchmarks.quickstart
+	$(BIN)/vla-lens collect -c collect_tabletop --out $(Q)/data
+	$(BIN)/vla-lens shards inspect $(Q)/data
+	rm -rf $(Q)/vlm $(Q)/action
+	$(BIN)/vla-lens fit -c probe --data.path $(Q)/data --data.expert vlm --data.layer all --out $(Q)/vlm
+	$(BIN)/vla-lens test --ckpt_path $(Q)/vlm/checkpoints/last.ckpt
+	$(BIN)/vla-lens report $(Q)/vlm
+	$(BIN)/vla-lens fit -c probe --data.path $(Q)/data --data.expert action --data.layer all --out $(Q)/action
+	$(BIN)/vla-lens test --ckpt_path $(Q)/action/checkpoints/last.ckpt
+	$(BIN)/vla-lens report $(Q)/action
+	@echo "look at $(Q)/vlm/report.html and $(Q)/action/report.html, or: $(BIN)/tensorboard --logdir $(Q)"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
