@@ -12,7 +12,6 @@ Run as `python -m benchmarks.shards [--out FILE]`. The workload is one field of 
 import argparse
 import importlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -76,10 +75,9 @@ def measure(folder: Path, *, samples: int, rounds: int) -> dict[str, Any]:
         batches = batches_ours(path)
         if batches is not None:
             pairs["batches"] = (batches, lambda p=path, d=dtype: batches_theirs(p, d))
-        members = member_bytes(path)
         pairs["write"] = (
             lambda f=folder, i=info: timed_write(f / "ours", lambda p: write_ours(p, i, samples)),
-            lambda f=folder, m=members: timed_write(f / "theirs", lambda p: write_theirs(p, m)),
+            lambda f=folder, s=path: timed_write(f / "theirs", lambda p: write_theirs(p, s)),
         )
         for name, (ours, theirs) in pairs.items():
             compared = compare(ours, theirs, rounds)
@@ -217,34 +215,16 @@ def write_ours(path: Path, info: DatasetInfo, samples: int) -> int:
     return samples // EPISODE_SAMPLES * EPISODE_SAMPLES
 
 
-def member_bytes(path: Path) -> list[list[tuple[str, bytes]]]:
-    """Every member of every tar, in memory."""
-    shards = []
-    for file in sorted((path / "shards").glob("*.tar")):
-        with tarfile.open(file) as tar:
-            shards.append([(member.name, read_member(tar, member)) for member in tar])
-    return shards
-
-
-def read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """A member's content."""
-    content = tar.extractfile(member)
-    assert content is not None
-    return content.read()
-
-
-def write_theirs(path: Path, shards: list[list[tuple[str, bytes]]]) -> int:
-    """The same members through `tarfile`, each tar brought to the disk."""
+def write_theirs(path: Path, source: Path) -> int:
+    """Copies the same tars with `tarfile`, member by member, and brings each to the disk."""
     path.mkdir()
     samples = 0
-    for number, members in enumerate(shards):
-        with (path / f"{number}.tar").open("wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                for name, content in members:
-                    entry = tarfile.TarInfo(name)
-                    entry.size = len(content)
-                    tar.addfile(entry, io.BytesIO(content))
-                    samples += name.endswith(".json")
+    for shard in sorted((source / "shards").glob("*.tar")):
+        with (path / shard.name).open("wb") as file:
+            with tarfile.open(shard) as old, tarfile.open(fileobj=file, mode="w") as new:
+                for member in old:
+                    new.addfile(member, old.extractfile(member))
+                    samples += member.name.endswith(".json")
             file.flush()
             os.fsync(file.fileno())
     return samples

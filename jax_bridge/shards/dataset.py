@@ -295,14 +295,9 @@ class ShardDataset:
                 offset=int(starts[0]),
             )
         offsets = (starts[:, None] + projection.offsets).reshape(-1)
-        runs = target.shape[1]
-        if len(positions) == positions[-1] - positions[0] + 1:
-            view = target[positions[0] : positions[-1] + 1].reshape(-1)
-            shard.gather(offsets, view)
-        else:
-            part = np.empty(len(positions) * runs, target.dtype)
-            shard.gather(offsets, part)
-            target[positions] = part.reshape(len(positions), runs)
+        runs = np.arange(target.shape[1])
+        places = (positions[:, None] * len(runs) + runs).reshape(-1)
+        shard.gather(offsets, target.reshape(-1), places)
 
     def _shard(self, name: str) -> ShardMap:
         shard = self._maps.get(name)

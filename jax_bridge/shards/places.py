@@ -125,7 +125,7 @@ class Places:
         size: int,
     ) -> Int64[np.ndarray, " n"]:
         heads = np.empty(len(rows), f"V{length}")
-        shard.gather(offsets, heads)
+        shard.gather(offsets, heads, np.arange(len(rows)))
         content = heads.view(np.uint8).reshape(len(rows), length)
         like_first = (content == content[0]).all(axis=1)
         found = np.empty(len(rows), np.int64)

@@ -76,7 +76,7 @@ def check_extra(extra: Mapping[str, Any], reserved: frozenset[str]) -> dict[str,
 
 
 def encode_latents(
-    latents: Mapping[str, np.ndarray], fields: Mapping[str, FieldSpec], key: str
+    latents: Mapping[str, Any], fields: Mapping[str, FieldSpec], key: str
 ) -> bytes:
     """The `.latents.safetensors` member.
 

@@ -39,12 +39,18 @@ class ShardMap:
             first, shape=(len(self.bytes) - size + 1,), strides=(1,), writeable=False
         )
 
-    def gather(self, offsets: Int64[np.ndarray, " n"], target: np.ndarray) -> None:
+    def gather(
+        self,
+        offsets: Int64[np.ndarray, " n"],
+        target: np.ndarray,
+        places: Int64[np.ndarray, " n"],
+    ) -> None:
         """Copies runs of bytes.
 
         Args:
             offsets: where the runs start; they must lie inside the tar.
-            target: void array [n]; its item size is the length of a run.
+            target: void vector; its item size is the length of a run.
+            places: where in the target each run goes.
         """
         size = target.dtype.itemsize
         if not size or not len(offsets):
@@ -52,7 +58,8 @@ class ShardMap:
         records = self.records(size)
         step = max(1, CHUNK_BYTES // size)
         for start in range(0, len(offsets), step):
-            target[start : start + step] = records[offsets[start : start + step]]
+            some = slice(start, start + step)
+            target[places[some]] = records[offsets[some]]
 
 
 class ShardMaps:
