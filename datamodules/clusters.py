@@ -15,6 +15,11 @@ class Clusters:
     """`suite/t003/e0001`, one an episode."""
     task_of_episode: Int64[np.ndarray, " n"]
     """A place in `tasks` for each episode."""
+    unit: str = "episode"
+    """What is kept together by the split (`episode`, `task`, `suite`): the unit that is drawn
+    when uncertainty is estimated."""
+    unit_of_episode: Int64[np.ndarray, " n"]
+    """Number of the unit that each episode belongs to."""
     tasks: tuple[str, ...]
     """Names of the tasks; a name that two suites share is written with its suite."""
 
@@ -43,15 +48,36 @@ def task_labels(index: pa.Table) -> list[str]:
     ]
 
 
-def clusters_of_index(index: pa.Table) -> tuple[Clusters, Int64[np.ndarray, " n"]]:
-    """Finds the episodes of an index; returns them and the episode of each row."""
+UNIT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "episode": ("suite", "task_id", "episode"),
+    "task": ("suite", "task_id"),
+    "suite": ("suite",),
+}
+
+
+def clusters_of_index(
+    index: pa.Table, *, unit: str = "episode"
+) -> tuple[Clusters, Int64[np.ndarray, " n"]]:
+    """Finds the episodes of an index; returns them and the episode of each row.
+
+    Args:
+        index: the rows.
+        unit: what the split keeps together.
+    """
     columns = (index[name].to_pylist() for name in ("suite", "task_id", "episode"))
     labels = [f"{s}/t{t:03d}/e{e:04d}" for s, t, e in zip(*columns, strict=True)]
     episodes, episode_of_row = first_places(labels)
     tasks, task_of_row = first_places(task_labels(index))
     task_of_episode = np.zeros(len(episodes), np.int64)
     task_of_episode[episode_of_row] = task_of_row
-    return (
-        Clusters(episodes=tuple(episodes), task_of_episode=task_of_episode, tasks=tuple(tasks)),
-        episode_of_row,
+    names = zip(*(index[name].to_pylist() for name in UNIT_COLUMNS[unit]), strict=True)
+    unit_of_episode = np.zeros(len(episodes), np.int64)
+    unit_of_episode[episode_of_row] = first_places([str(name) for name in names])[1]
+    clusters = Clusters(
+        episodes=tuple(episodes),
+        task_of_episode=task_of_episode,
+        unit=unit,
+        unit_of_episode=unit_of_episode,
+        tasks=tuple(tasks),
     )
+    return clusters, episode_of_row

@@ -10,10 +10,11 @@ from typing import Literal
 import ml_dtypes
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from datamodules.cell import Cell, cells_of_field
+from datamodules.token_pool import pool_tokens, tokens_field
 from jax_bridge.shards import FieldSpec, ShardDataset, field_name
 
 FLOW_TIME_TOLERANCE = 1e-3
@@ -36,24 +37,60 @@ class FieldChoice:
     """None where the field has no such axis."""
     flow_times: tuple[float, ...] | None
     """As captured; None where the field has no such axis."""
+    pool: str | None = None
+    """How tokens are pooled while reading; None where the field is read as it is."""
+    mask: str | None = None
+    """The field that says which tokens are valid; None where all are."""
+    region: str | None = None
+    """The region that was asked for, where another one's tokens are read."""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """One cell a layer and flow time, layer first."""
-        return tuple(cells_of_field(self.spec, layers=self.layers, flow_times=self.flow_times))
+        cells = cells_of_field(self.spec, layers=self.layers, flow_times=self.flow_times)
+        asked = {"region": self.region, "pool": self.pool}
+        given = {word: value for word, value in asked.items() if value is not None}
+        return tuple(dataclasses.replace(cell, **given) for cell in cells)
 
     @property
     def width(self) -> int:
-        """Numbers a cell: all axes behind layer and flow time, flattened."""
+        """Numbers a cell: all axes behind layer and flow time, flattened, pooled ones left out."""
+        gone = (*CELL_AXES, "token") if self.pool else CELL_AXES
         pairs = zip(self.spec.axes, self.spec.shape, strict=True)
-        return int(np.prod([size for axis, size in pairs if axis not in CELL_AXES], dtype=int))
+        return int(np.prod([size for axis, size in pairs if axis not in gone], dtype=int))
 
     def read(self, dataset: ShardDataset, rows: Shaped[np.ndarray, " b"]) -> Float[Tensor, "b c d"]:
-        """Reads the features of these rows, in the type in which they were stored."""
+        """Reads the features of these rows, in the type in which they were stored.
+
+        What is pooled here is read a layer at a time, as float32.
+        """
+        if self.pool is not None:
+            return as_tensor(self._read_pooled(dataset, rows))
         array = dataset.read(
             self.spec.name, layers=self.layers, flow_times=self.flow_times, rows=rows
         )
         return as_tensor(array.reshape(len(rows), -1, self.width))
+
+    def _read_pooled(
+        self, dataset: ShardDataset, rows: Shaped[np.ndarray, " b"]
+    ) -> Float32[np.ndarray, "b c d"]:
+        assert self.pool is not None
+        tokens = self.spec.shape[self.spec.axes.index("token")]
+        mask = np.ones((len(rows), tokens), np.bool_)
+        if self.mask is not None:
+            mask = dataset.read(self.mask, rows=rows)
+        parts = []
+        for layer in self.layers or (None,):
+            values = dataset.read(
+                self.spec.name,
+                layers=None if layer is None else [layer],
+                flow_times=self.flow_times,
+                rows=rows,
+            )
+            # Axes behind the tokens (none or the width) become one.
+            flat = values.reshape(*values.shape[: self.spec.axes.index("token") + 2], -1)
+            parts.append(pool_tokens(flat, mask, self.pool).reshape(len(rows), -1, self.width))
+        return np.concatenate(parts, axis=1)
 
 
 def as_tensor(array: Shaped[np.ndarray, "..."]) -> Shaped[Tensor, "..."]:
@@ -97,14 +134,22 @@ def choose_field(
     """
     expert, region = resolve_region(expert, region)
     name = field_name(expert, site, region, pool)
-    if name not in fields:
+    source, mask = name, None
+    if name not in fields and pool != "tokens":
+        source, mask = tokens_field(name, fields) or (name, None)
+    if source not in fields:
         raise ValueError(
             f"`expert`, `site`, `region` and `pool` must name a captured field, but got {name}. "
             f"The data set holds {_nearest(name, fields)}."
         )
-    spec = fields[name]
+    spec = fields[source]
     return FieldChoice(
-        spec=spec, layers=_layers(spec, layer), flow_times=_flow_times(spec, flow_time)
+        spec=spec,
+        layers=_layers(spec, layer),
+        flow_times=_flow_times(spec, flow_time),
+        pool=None if source == name else pool,
+        mask=mask,
+        region=None if source == name else region,
     )
 
 

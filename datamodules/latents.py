@@ -141,7 +141,10 @@ class LatentDataModule(pl.LightningDataModule):
         parts = self._split_rows(rows)
         self.target_spec: TargetSpec = self.target.fit(dataset, rows=rows, training=parts["train"])
         self.clusters: Clusters
-        self.clusters, episode_of_row = clusters_of_index(dataset.metadata)
+        by = self._split["by"]
+        self.clusters, episode_of_row = clusters_of_index(
+            dataset.metadata, unit="episode" if by == "sample" else by
+        )
         numbers = {
             name: dataset.index[name].to_numpy().astype(np.int64)
             for name in ("task_id", "episode", "timestep")
@@ -238,6 +241,7 @@ class LatentDataModule(pl.LightningDataModule):
             self.reader,
             batch_size=self.batch_size,
             num_workers=self._num_workers,
+            equal_steps=training,
             current_epoch=self._current_epoch if training else int,
         )
 
@@ -291,7 +295,8 @@ class LatentDataModule(pl.LightningDataModule):
             "content": content_digest(self.dataset),
             "model": self.dataset.info.model,
             "environment": self.dataset.info.environment,
-            "field": self.field.spec.name,
+            "field": self.cells[0].field,
+            "read_from": self.field.spec.name,
             "dtype": self.field.spec.dtype,
             "layers": self.field.layers and list(self.field.layers),
             "flow_times": self.field.flow_times and list(self.field.flow_times),

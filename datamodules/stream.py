@@ -41,6 +41,8 @@ class PlanSource:
 
     plan: ReadPlan
     batch_size: int
+    equal_steps: bool
+    """Whether an incomplete last step is left out where several ranks train together."""
     epoch: Tensor
     """One integer in shared memory, so that workers that outlive an epoch know the next."""
 
@@ -55,7 +57,15 @@ class PlanSource:
             world_size=world_size,
             worker=info.id if info else 0,
             num_workers=info.num_workers if info else 1,
+            drop_last=self.equal_steps and world_size > 1,
         )
+
+    def __len__(self) -> int:
+        """Batches an epoch on this rank, over all workers."""
+        rank, world_size = rank_and_world_size()
+        drop_last = self.equal_steps and world_size > 1
+        places = {"rank": rank, "world_size": world_size}
+        return sum(1 for _ in self.plan.batches(0, self.batch_size, drop_last=drop_last, **places))
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -119,13 +129,15 @@ class PlanLoader:
         *,
         batch_size: int,
         num_workers: int,
+        equal_steps: bool,
         current_epoch: Callable[[], int],
     ) -> None:
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._current_epoch = current_epoch
-        source = PlanSource(plan=plan, batch_size=batch_size, epoch=self._epoch)
-        rank, world_size = rank_and_world_size()
-        self._length = sum(1 for _ in plan.batches(0, batch_size, rank=rank, world_size=world_size))
+        source = PlanSource(
+            plan=plan, batch_size=batch_size, equal_steps=equal_steps, epoch=self._epoch
+        )
+        self._length = len(source)
         context = multiprocessing.get_context("forkserver") if num_workers else None
         if context is not None:
             context.set_forkserver_preload([__name__])  # torch is imported once for all workers

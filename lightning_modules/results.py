@@ -21,7 +21,7 @@ class CellResult:
     cell: Cell
     score: float
     interval: Interval
-    """95 % interval of the score, by bootstrap over episodes; NaN with fewer than two."""
+    """95 % interval of the score, by bootstrap over the split's units; NaN with fewer than two."""
     gain: Interval
     """The same of the score minus the trivial predictor's, on the same draws."""
     loss: float
@@ -46,6 +46,9 @@ class ProbeResults:
     """Range of the score that figures show."""
     samples: int
     episodes: int
+    unit: str
+    """What was drawn for the intervals: `episode`, `task` or `suite`, as the split keeps them."""
+    units: int
     trivial: float
     """Score of the majority class or mean vector of the training rows."""
     trivial_interval: Interval

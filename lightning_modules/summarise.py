@@ -1,12 +1,13 @@
 """From the sums of an evaluation to its results."""
 
 import numpy as np
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from datamodules.clusters import Clusters
 from lightning_modules.grid_evaluation import GridEvaluation
 from lightning_modules.metrics.bootstrap import cluster_bootstrap
-from lightning_modules.metrics.cluster_sums import mean_by_group, mean_over_samples
+from lightning_modules.metrics.cluster_sums import ClusterSums, mean_by_group, mean_over_samples
 from lightning_modules.metrics.grid_confusion import balanced_accuracy
 from lightning_modules.probe_spec import ProbeSpec
 from lightning_modules.results import CellResult, Interval, ProbeResults
@@ -14,6 +15,18 @@ from lightning_modules.results import CellResult, Interval, ProbeResults
 
 def _pairs(intervals: np.ndarray) -> list[Interval]:
     return [(float(low), float(high)) for low, high in intervals]
+
+
+def regroup(
+    metric: ClusterSums, group_of_cluster: Int64[np.ndarray, " n"]
+) -> tuple[Float64[np.ndarray, "c g"], Int64[np.ndarray, " g"]]:
+    """Sums and counts of a metric by groups of clusters, on the CPU."""
+    total, count = (values.cpu().numpy() for values in metric.compute())
+    size = int(group_of_cluster.max()) + 1
+    grouped, counts = np.zeros((len(total), size)), np.zeros(size, np.int64)
+    np.add.at(grouped.T, group_of_cluster, total.T)
+    np.add.at(counts, group_of_cluster, count)
+    return grouped, counts
 
 
 def _by_task(evaluation: GridEvaluation, clusters: Clusters) -> list[dict[str, float]]:
@@ -45,8 +58,9 @@ def summarise(
         best_epoch: of each cell.
         best_loss: validation loss of each cell's best weights.
     """
-    total, count = (t.cpu().numpy() for t in evaluation.score.compute())
-    blind = evaluation.trivial.compute()[0].cpu().numpy()
+    units = clusters.unit_of_episode
+    total, count = regroup(evaluation.score, units)
+    blind, _ = regroup(evaluation.trivial, units)
     scores, losses = total.sum(1) / count.sum(), mean_over_samples(*evaluation.loss.compute())
     intervals = _pairs(cluster_bootstrap(total, count))
     gains = _pairs(cluster_bootstrap(total - blind, count))
@@ -69,7 +83,8 @@ def summarise(
     )  # fmt: skip
     return ProbeResults(
         split=split, target=target.name, score_name=objective.score, span=objective.span,
-        samples=int(count.sum()), episodes=int((count > 0).sum()),
+        samples=int(count.sum()), unit=clusters.unit, units=int((count > 0).sum()),
+        episodes=int((evaluation.score.count > 0).sum()),
         trivial=float(blind.sum() / count.sum()),
         trivial_interval=_pairs(cluster_bootstrap(blind, count))[0],
         chance=1 / target.size if objective.classifies else 0.0,

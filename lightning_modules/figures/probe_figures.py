@@ -11,8 +11,9 @@ from lightning_modules.figures.task_bars import draw_task_bars
 from lightning_modules.results import ProbeResults
 
 CAPTIONS: dict[str, str] = {
-    "layers": "Score by layer. Bands: 95 % interval, episodes drawn with replacement. "
-    "Dashed: the trivial predictor; dotted: chance; ring: the cell chosen on validation.",
+    "layers": "Score by layer. Bands: 95 % interval, by bootstrap over whole episodes (tasks, if "
+    "split by task). Dashed: the trivial predictor; dotted: chance; ring: the cell chosen on "
+    "validation.",
     "heatmap": "Score of every cell. Box: the cell with the lowest validation loss; "
     "line on the colour bar: the trivial predictor.",
     "tasks": "Score of the chosen cell on the samples of each task.",

@@ -5,10 +5,12 @@ from matplotlib.figure import Figure
 
 from lightning_modules.figures.style import (
     BLUE,
+    ORANGE,
     SETTINGS,
     score_word,
     shorten_name,
     styled_axes,
+    trivial_word,
 )
 from lightning_modules.results import ProbeResults
 
@@ -22,7 +24,7 @@ def draw_task_bars(results: ProbeResults) -> Figure:
     tasks = sorted(chosen.by_task.items())
     lowest = sorted(tasks, key=lambda item: item[1])[:MOST_TASKS]
     tasks = [item for item in tasks if item in lowest]
-    figure, axes = styled_axes(7.2, 1.5 + 0.27 * len(tasks))
+    figure, axes = styled_axes(7.2, 1.8 + 0.27 * len(tasks))
     with rc_context(SETTINGS):
         places = range(len(tasks))
         axes.barh(places, [value for _, value in tasks], color=BLUE, height=0.66)
@@ -30,11 +32,10 @@ def draw_task_bars(results: ProbeResults) -> Figure:
             axes.text(max(value, 0) + 0.01, place, f"{value:.2f}", va="center", fontsize=8)
         _ = axes.set_yticks(places, [shorten_name(name, 48) for name, _ in tasks], fontsize=8)
         axes.invert_yaxis()
-        axes.axvline(results.trivial, color="#d9762b", ls="--", lw=1.3)
+        label = f"{trivial_word(results.score_name)}, all tasks ({results.trivial:.2f})"
+        axes.axvline(results.trivial, color=ORANGE, ls="--", lw=1.3, label=label)
         axes.set_xlim(min(0.0, *(v for _, v in tasks)) - 0.02, 1.1)
-        axes.set_xlabel(
-            f"{score_word(results.score_name)} ({results.split}); "
-            f"dashed: trivial predictor over all tasks, {results.trivial:.2f}"
-        )
+        axes.set_xlabel(f"{score_word(results.score_name)} ({results.split})")
+        figure.legend(loc="outside lower center")
         axes.set_title(f"{results.target} by task, {chosen.cell.words}")
     return figure

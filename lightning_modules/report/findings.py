@@ -4,15 +4,15 @@ from lightning_modules.figures.style import trivial_word
 from lightning_modules.report.run_record import RunRecord
 from lightning_modules.results import CellResult, ProbeResults
 
-FEW_EPISODES = 20
-"""Below this many, bootstrap intervals over episodes are known to be too narrow."""
+FEW_UNITS = 20
+"""Below this many, bootstrap intervals are known to be too narrow."""
 
 
 def span(cell: CellResult) -> str:
     """The score with its interval."""
     low, high = cell.interval
     if low != low:
-        return f"{cell.score:.3f} (no interval: fewer than two episodes)"
+        return f"{cell.score:.3f} (no interval: all from one place)"
     return f"{cell.score:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 
@@ -38,16 +38,16 @@ def plain_words(results: ProbeResults) -> list[str]:
         f"{results.score_name} on the {results.split} split is {span(chosen)}; {trivial}.",
         f"{count} of {cells} cells lie above the trivial predictor with their whole interval. "
         "The intervals are for one cell at a time: among many cells a few stand out by luck.",
-        f"The numbers rest on {results.samples} samples of {results.episodes} episodes. "
-        "Whole episodes were drawn for the intervals, because steps of one episode resemble "
-        "each other.",
+        f"The numbers rest on {results.samples} samples of {results.episodes} episodes. For the "
+        f"intervals whole {results.unit}s were drawn, {results.units} of them, because samples "
+        f"of one {results.unit} resemble each other.",
     ]
     if chosen.interval[0] == chosen.interval[1]:
         lines.append(
-            "An interval without width means that every episode gave the same score, not that "
-            f"nothing is uncertain: after {results.episodes} episodes without an exception, up "
-            f"to {min(1.0, 3 / results.episodes):.0%} exceptions are still compatible with it "
-            "(rule of three)."
+            f"An interval without width means that every {results.unit} gave the same score, not "
+            f"that nothing is uncertain: after {results.units} {results.unit}s without an "
+            f"exception, up to {min(1.0, 3 / results.units):.0%} exceptions are still compatible "
+            "with it (rule of three)."
         )
     return lines
 
@@ -66,9 +66,9 @@ def warnings_of(run: RunRecord) -> list[str]:
             "Validation split: the epoch of each cell was chosen on these samples, so the scores "
             "are too good. `vla-lens test` gives scores on samples that nothing was chosen on."
         )
-    if results.episodes < FEW_EPISODES:
+    if results.units < FEW_UNITS:
         lines.append(
-            f"Only {results.episodes} episodes: bootstrap intervals from so few are too narrow."
+            f"Only {results.units} {results.unit}s: bootstrap intervals from so few are too narrow."
         )
     if data.get("model", {}).get("weights") == "random":
         lines.append(

@@ -157,3 +157,12 @@ def test_an_objective_that_does_not_suit_the_target_is_refused(planted, trainer)
 def test_a_setting_out_of_range_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         LinearProbe(**options)
+
+
+def test_uncertainty_is_over_tasks_where_the_split_is_by_task(tmp_path, trainer):
+    path = write_planted(tmp_path / "data", tasks=8, episodes=4, samples=2)
+    options = {"target": "instruction", "split_by": "task", "fractions": (0.5, 0.25, 0.25)}
+    data = LatentDataModule(str(path), layer=0, seed=3, **options)
+    results = held_out(trainer, fitted(trainer, data, epochs=1), data)
+    assert results.unit == "task"
+    assert results.units * 4 == results.episodes

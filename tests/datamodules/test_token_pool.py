@@ -1,0 +1,67 @@
+import ml_dtypes
+import numpy as np
+import pytest
+
+from datamodules.latents import LatentDataModule
+from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec
+
+TOKENS, WIDTH, LAYERS = 5, 3, (1, 4)
+FIELD = "vlm.hidden_states.text.tokens"
+MASKS = {"mask.text": [True, True, True, True, False], "mask.instruction": [0, 1, 1, 0, 0]}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    """A data set with the tokens of the prompt and two masks; returns its path and values."""
+    path = tmp_path_factory.mktemp("tokens") / "data"
+    field = FieldSpec(
+        name=FIELD, dtype="bfloat16", shape=(2, TOKENS, WIDTH), layers=LAYERS,
+        axes=("layer", "token", "width"),
+    )  # fmt: skip
+    masks = [FieldSpec(name=m, dtype="bool", shape=(TOKENS,), axes=("token",)) for m in MASKS]
+    fields = {spec.name: spec for spec in (field, *masks)}
+    info = DatasetInfo(fields=fields, capture={}, model={}, environment={}, seed=0)
+    random, values = np.random.default_rng(0), []
+    with EpisodeWriter(path, info) as writer:
+        for task in range(2):
+            for number in range(10):
+                sample = random.normal(size=(2, TOKENS, WIDTH)).astype(ml_dtypes.bfloat16)
+                values.append(sample.astype(np.float32))
+                with writer.episode(suite="x", task_id=task, episode=number) as episode:
+                    latents = {name: np.array(mask, bool) for name, mask in MASKS.items()}
+                    episode.append(timestep=0, latents={FIELD: sample, **latents})
+                    episode.finish(success=None)
+    return path, np.stack(values)
+
+
+@pytest.mark.parametrize(
+    ("region", "pool", "pooled"),
+    [
+        ("text", "mean", lambda x: x[:, :, :4].mean(2)),
+        ("text", "last", lambda x: x[:, :, 3]),
+        ("text", "max", lambda x: x[:, :, :4].max(2)),
+        ("instruction", "mean", lambda x: x[:, :, 1:3].mean(2)),
+        ("instruction", "last", lambda x: x[:, :, 2]),
+    ],
+)
+def test_tokens_are_pooled_over_the_valid_ones_while_reading(tokens, region, pool, pooled):
+    path, values = tokens
+    data = LatentDataModule(str(path), region=region, pool=pool, batch_size=7)
+    features = np.concatenate([b.features.numpy() for b in data.predict_dataloader()])
+    np.testing.assert_allclose(features, pooled(values), rtol=1e-6)
+    assert data.cells[1].name == f"vlm.hidden_states.{region}.{pool}/layer04"
+    assert data.describe()["read_from"] == FIELD
+
+
+def test_tokens_side_by_side_are_not_pooled(tokens):
+    path, values = tokens
+    data = LatentDataModule(str(path), pool="tokens", layer=4)
+    batch = next(iter(data.predict_dataloader()))
+    assert data.width == TOKENS * WIDTH
+    expected = values[:, 1].reshape(20, 1, -1)
+    np.testing.assert_array_equal(batch.features.float().numpy(), expected)
+
+
+def test_a_region_without_a_mask_of_its_own_is_not_made_up(tokens):
+    with pytest.raises(ValueError, match=r"got vlm.hidden_states.state_text.mean"):
+        LatentDataModule(str(tokens[0]), region="state_text").setup()
