@@ -158,14 +158,19 @@ class LatentDataModule(pl.LightningDataModule):
         self.rows = {**parts, "all": rows}
 
     def _valid_rows(self, rows: Rows) -> tuple[Rows, int]:
-        name = f"valid.{self.cells[0].region}"
-        if name not in self.dataset.fields:
+        region = self.cells[0].region
+        known = [
+            name for name in (f"valid.{region}", f"mask.{region}") if name in self.dataset.fields
+        ]
+        if not known:
             return rows, 0
-        valid: Bool[np.ndarray, " n"] = self.dataset.read(name, rows=rows).reshape(len(rows), -1)
-        kept = rows[valid.all(axis=1)]
+        valid: Bool[np.ndarray, "n m"] = self.dataset.read(known[0], rows=rows).reshape(
+            len(rows), -1
+        )
+        kept = rows[valid.any(axis=1)]
         if len(kept) == 0:
             raise ValueError(
-                f"`region` must have valid tokens, but {self.cells[0].region} has none in any of "
+                f"`region` must have valid tokens, but {region} has none in any of "
                 f"the {len(rows)} selected samples (a camera that the robot has not is masked). "
                 "Choose another region."
             )

@@ -7,7 +7,11 @@ from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec
 
 TOKENS, WIDTH, LAYERS = 5, 3, (1, 4)
 FIELD = "vlm.hidden_states.text.tokens"
-MASKS = {"mask.text": [True, True, True, True, False], "mask.instruction": [0, 1, 1, 0, 0]}
+MASKS = {
+    "mask.text": [1, 1, 1, 1, 0],
+    "mask.instruction": [0, 1, 1, 0, 0],
+    "mask.state_text": [0, 0, 0, 0, 0],
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,11 @@ def test_tokens_side_by_side_are_not_pooled(tokens):
     np.testing.assert_array_equal(batch.features.float().numpy(), expected)
 
 
-def test_a_region_without_a_mask_of_its_own_is_not_made_up(tokens):
-    with pytest.raises(ValueError, match=r"got vlm.hidden_states.state_text.mean"):
+def test_a_region_that_was_not_captured_is_not_made_up(tokens):
+    with pytest.raises(ValueError, match=r"got vlm.hidden_states.image_base.mean"):
+        LatentDataModule(str(tokens[0]), region="image_base").setup()
+
+
+def test_a_region_whose_mask_is_empty_is_refused(tokens):
+    with pytest.raises(ValueError, match=r"state_text has none in any of the 20"):
         LatentDataModule(str(tokens[0]), region="state_text").setup()
