@@ -1,3 +1,5 @@
+"""Where tests marked `libero` find the assets of the simulator."""
+
 import fcntl
 import getpass
 import hashlib
@@ -11,7 +13,7 @@ import pytest
 
 from jax_bridge.environments.libero.installation import PACKAGES
 
-SHARED = Path(__file__).resolve().parents[5] / "shared" / "libero"
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "libero"
 
 
 @pytest.fixture(scope="session")
