@@ -75,9 +75,7 @@ def check_extra(extra: Mapping[str, Any], reserved: frozenset[str]) -> dict[str,
     return dict(extra)
 
 
-def encode_latents(
-    latents: Mapping[str, Any], fields: Mapping[str, FieldSpec], key: str
-) -> bytes:
+def encode_latents(latents: Mapping[str, Any], fields: Mapping[str, FieldSpec], key: str) -> bytes:
     """The `.latents.safetensors` member.
 
     Raises:
