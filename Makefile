@@ -54,10 +54,10 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 
 test: check $(VENV)/.libero
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 test-slow: $(VENV)/.dev $(VENV)/.libero
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
