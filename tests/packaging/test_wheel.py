@@ -43,6 +43,7 @@ def test_wheel_holds_the_four_packages_their_markers_and_the_configs(wheel):
     for package in ("jax_bridge", "datamodules", "lightning_modules", "cli"):
         assert f"{package}/py.typed" in names
     assert "configs/probe.yaml" in names
+    assert "lightning_modules/report/page.html" in names
 
 
 def test_console_script_answers_from_another_folder(installed, tmp_path):
