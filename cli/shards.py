@@ -1,5 +1,7 @@
-"""`vla-lens shards {index,verify,inspect}`: look after a data set of episode shards."""
+"""`vla-lens shards {index,verify,repair,inspect}`: look after a data set of episode shards."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
@@ -10,10 +12,11 @@ if TYPE_CHECKING:
     from jax_bridge.shards.verify import VerifyReport
 
 DAMAGED = 1
-"""Exit code of `verify` where something is wrong."""
+"""Exit code of `verify` where something is wrong, of `repair` where episodes are missing."""
 COMMANDS: dict[str, str] = {
     "index": "rebuild the index from the tars; give shards without a manifest one",
     "verify": "check every byte against the manifests",
+    "repair": "move bad shards to quarantine/, rebuild the rest, say what to collect again",
     "inspect": "print what the data set holds: episodes, success, fields, bytes a field",
 }
 
@@ -21,11 +24,15 @@ COMMANDS: dict[str, str] = {
 def build_parser() -> ArgumentParser:
     """The parser of `vla-lens shards`."""
     parser = ArgumentParser(
-        prog="vla-lens shards", description="Looks after a data set of episode shards."
+        prog="vla-lens shards",
+        description="Looks after a data set of episode shards.",
+        exit_on_error=False,
     )
     commands = parser.add_subcommands(required=True, dest="command")
     for name, text in COMMANDS.items():
-        command = ArgumentParser(prog=f"vla-lens shards {name}", description=f"{text}.")
+        command = ArgumentParser(
+            prog=f"vla-lens shards {name}", description=f"{text}.", exit_on_error=False
+        )
         command.add_argument("-c", "--config", action="config", help="a YAML file, or a name")
         command.add_argument("dataset", type=str, help="folder of the data set")
         if name == "verify":
@@ -38,8 +45,8 @@ def main(args: list[str]) -> int:
     """Runs `vla-lens shards ...`; returns the exit code."""
     args = resolve_config_args(args[1:] if args[:1] == ["shards"] else args)
     config = build_parser().parse_args(args)
-    run = {"index": _index, "verify": _verify, "inspect": _inspect}[config.command]
-    return run(config[config.command])
+    runs = {"index": _index, "verify": _verify, "repair": _repair, "inspect": _inspect}
+    return runs[config.command](config[config.command])
 
 
 def _index(config: Namespace) -> int:
@@ -59,7 +66,9 @@ def _inspect(config: Namespace) -> int:
     return 0
 
 
-def _verify(config: Namespace) -> int:
+@contextlib.contextmanager
+def _progress(command: str, path: str) -> Iterator[Callable[[str, int], None]]:
+    """A bar over the bytes of all shards; to be told of each shard that is done."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -70,23 +79,35 @@ def _verify(config: Namespace) -> int:
     )
 
     from jax_bridge.shards.dataset_folder import DatasetFolder
-    from jax_bridge.shards.verify import verify_dataset
 
-    if config.workers < 1:
-        raise ValueError(f"`--workers` must be positive, but got {config.workers}.")
-    folder = DatasetFolder(config.dataset)
+    folder = DatasetFolder(path)
     folder.read_info()
     total = sum(folder.tar(name).stat().st_size for name in folder.names())
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task("verify", total=total)
-        report = verify_dataset(
-            config.dataset,
-            workers=config.workers,
-            on_shard=lambda _, size: progress.advance(task, size),
-        )
+        task = progress.add_task(command, total=total)
+        yield lambda _, size: progress.advance(task, size)
+
+
+def _verify(config: Namespace) -> int:
+    from jax_bridge.shards.verify import verify_dataset
+
+    if config.workers < 1:
+        raise ValueError(f"`--workers` must be positive, but got {config.workers}.")
+    with _progress("verify", config.dataset) as on_shard:
+        report = verify_dataset(config.dataset, workers=config.workers, on_shard=on_shard)
     _print_report(report)
     return DAMAGED if report.problems else 0
+
+
+def _repair(config: Namespace) -> int:
+    from cli.shards_repair import describe_repair
+    from jax_bridge.shards.repair import repair_dataset
+
+    with _progress("repair", config.dataset) as on_shard:
+        report = repair_dataset(config.dataset, on_shard=on_shard)
+    print(describe_repair(report))
+    return DAMAGED if report.missing or report.unknown else 0
 
 
 def _print_report(report: "VerifyReport") -> None:
@@ -96,7 +117,9 @@ def _print_report(report: "VerifyReport") -> None:
         print(problem)
     for path in report.unfinished:
         print(f"{path.name}: a writer is at work here, or has died; the next one commits it.")
-    verdict = f"{len(report.problems)} problems" if report.problems else "all bytes are as written"
+    verdict = "all bytes are as written"
+    if report.problems:
+        verdict = f"{len(report.problems)} problems. `vla-lens shards repair` deals with them"
     print(
         f"{report.shards} shards, {report.samples} samples, {readable_bytes(report.bytes)}: "
         f"{verdict}"

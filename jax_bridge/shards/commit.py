@@ -24,11 +24,13 @@ class CommittedEpisodes:
 
     def refresh(self) -> set[EpisodeId]:
         """All episodes in tars with a manifest, those of other writers included."""
-        for name in self._folder.whole_names(".json"):
+        names = self._folder.whole_names(".json")
+        for name in names:
             if name not in self._seen:
                 manifest = read_manifest(self._folder.manifest(name))
                 self._seen[name] = frozenset(manifest.episodes)
-        return {episode for episodes in self._seen.values() for episode in episodes}
+        # A shard that was seen may have gone into quarantine.
+        return {episode for name in names for episode in self._seen[name]}
 
 
 def commit_part(folder: DatasetFolder, part: Part, committed: CommittedEpisodes) -> str | None:
@@ -71,7 +73,8 @@ def finish_commit(folder: DatasetFolder, name: str, records: Sequence[EpisodeRec
 
 def _free_name(folder: DatasetFolder, records: Sequence[EpisodeRecord]) -> str:
     name = shard_name([record.id for record in records])
-    if not folder.tar(name).exists():
+    quarantined = folder.quarantine / folder.tar(name).name
+    if not folder.tar(name).exists() and not quarantined.exists():
         return name
     # Another shard spans the same first and last episode, as two workers that take turns do.
     content = canonical_json([record.to_json() for record in records]).encode()
@@ -79,14 +82,20 @@ def _free_name(folder: DatasetFolder, records: Sequence[EpisodeRecord]) -> str:
 
 
 def _without_doubles(folder: DatasetFolder, part: Part, kept: Sequence[EpisodeRecord]) -> Part:
-    smaller = Part(folder)
-    for record in kept:
-        start = smaller.size
-        for position in range(record.start, record.end, COPY_BYTES):
-            count = min(COPY_BYTES, record.end - position)
-            piece = os.pread(part.descriptor, count, position)
-            smaller.size = folder.files.write_at(smaller.descriptor, [piece], smaller.size)
-        smaller.finish_episode(record.moved(start))
+    smaller = copy_episodes(folder, part.descriptor, kept)
     part.remove()
     part.close()
     return smaller
+
+
+def copy_episodes(folder: DatasetFolder, descriptor: int, records: Sequence[EpisodeRecord]) -> Part:
+    """A new part of some episodes of an open tar."""
+    copy = Part(folder)
+    for record in records:
+        start = copy.size
+        for position in range(record.start, record.end, COPY_BYTES):
+            count = min(COPY_BYTES, record.end - position)
+            piece = os.pread(descriptor, count, position)
+            copy.size = folder.files.write_at(copy.descriptor, [piece], copy.size)
+        copy.finish_episode(record.moved(start))
+    return copy

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import mmap
 import os
@@ -14,6 +15,8 @@ from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.file_layer import LOCAL_FILES, TEMPORARY, FileLayer
 
 PART = ".part-"
+DIGEST = "sha256"
+"""Entry of `dataset.json`: of the canonical JSON of its other entries."""
 
 
 class DatasetFolder:
@@ -26,6 +29,7 @@ class DatasetFolder:
         self.info_path = self.path / "dataset.json"
         self.index_path = self.path / "index.parquet"
         self.errors_path = self.path / "errors.jsonl"
+        self.quarantine = self.path / "quarantine"
 
     def tar(self, name: str) -> pathlib.Path:
         """The shard itself."""
@@ -97,9 +101,15 @@ class DatasetFolder:
             raise ValueError(f"{self.info_path} cannot be read: {error}.") from error
 
     def write_info(self, info: DatasetInfo) -> None:
-        """Writes `dataset.json`, indented for people."""
-        text = json.dumps(json.loads(canonical_json(info.to_json())), indent=1, sort_keys=True)
-        self.files.write_whole(self.info_path, text.encode() + b"\n")
+        """Writes `dataset.json`."""
+        self.files.write_whole(self.info_path, info_bytes(info))
+
+
+def info_bytes(info: DatasetInfo) -> bytes:
+    """The content of `dataset.json`, indented for people, with a digest of all that it says."""
+    entry = info.to_json()
+    entry[DIGEST] = hashlib.sha256(canonical_json(entry).encode()).hexdigest()
+    return json.dumps(entry, indent=1, sort_keys=True).encode() + b"\n"
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from jax_bridge.shards.dataset_info import FORMAT, VERSION
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.index_rows import MEMBER, TENSOR, rows_from_tar, rows_table
 from jax_bridge.shards.manifest import manifest_from_tar
+from jax_bridge.shards.parquet_digest import digested_parquet
 
 ORDER = ("suite", "task_id", "episode", "timestep", "key")
 _META = b"vla-lens"
@@ -21,10 +22,7 @@ _META = b"vla-lens"
 def index_bytes(table: pa.Table, shards: Sequence[str]) -> bytes:
     """A Parquet file that also says which shards it covers."""
     note = {"format": FORMAT, "version": VERSION, "shards": sorted(shards)}
-    sink = pa.BufferOutputStream()
-    noted = table.replace_schema_metadata({_META: canonical_json(note).encode()})
-    pq.write_table(noted, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue().to_pybytes()
+    return digested_parquet(table.replace_schema_metadata({_META: canonical_json(note).encode()}))
 
 
 def read_index_file(content_path: object, shard: str) -> tuple[pa.Table, list[str]]:
@@ -37,7 +35,14 @@ def read_index_file(content_path: object, shard: str) -> tuple[pa.Table, list[st
         table = pq.read_table(str(content_path), page_checksum_verification=True)
         note = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
         return table.replace_schema_metadata(None), list(note["shards"])
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        RecursionError,
+    ) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise DamagedShardError(
@@ -96,12 +101,18 @@ def complete_shards(folder: DatasetFolder, *, rebuild: bool = False) -> list[str
     names = folder.names()
     for name in names:
         if name not in manifests:
-            with mapped(folder.tar(name)) as tar:
-                content = manifest_from_tar(tar, name).to_bytes()
-            folder.files.write_whole(folder.manifest(name), content)
+            write_manifest(folder, name)
         if rebuild or name not in rows:
             write_rows(folder, name)
     return names
+
+
+def write_manifest(folder: DatasetFolder, name: str) -> None:
+    """Writes one shard's manifest from its tar, once the tar is known to be one of samples."""
+    with mapped(folder.tar(name)) as tar:
+        content = manifest_from_tar(tar, name).to_bytes()
+        rows_from_tar(tar, name)
+    folder.files.write_whole(folder.manifest(name), content)
 
 
 def write_rows(folder: DatasetFolder, name: str) -> None:

@@ -1,13 +1,15 @@
 """What a writer does first: it brings to an end what dead writers left."""
 
+import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 
 from jax_bridge.shards.commit import CommittedEpisodes, commit_part, finish_commit
 from jax_bridge.shards.dataset_folder import DatasetFolder, mapped
 from jax_bridge.shards.episode_record import EpisodeRecord
 from jax_bridge.shards.failures import DamagedShardError
-from jax_bridge.shards.index import complete_shards, write_rows
+from jax_bridge.shards.index import write_manifest, write_rows
 from jax_bridge.shards.journal import Journal, read_journal
 from jax_bridge.shards.manifest import digest_range
 from jax_bridge.shards.part import Part
@@ -22,12 +24,17 @@ def recover(folder: DatasetFolder, committed: CommittedEpisodes) -> None:
     Parts that a living writer holds are not touched.
     """
     folder.remove_temporaries()
-    for path in folder.parts(".jsonl"):
-        if not path.with_suffix(".tar").exists():
-            _finish_named(folder, path)
+    finish_named(folder)
     _complete_named(folder)
     for path in folder.parts(".tar"):
         _recover_part(folder, path, committed)
+
+
+def finish_named(folder: DatasetFolder) -> None:
+    """Ends the commits of tars that have their names already, out of their journals."""
+    for path in folder.parts(".jsonl"):
+        if not path.with_suffix(".tar").exists():
+            _finish_named(folder, path)
 
 
 def _finish_named(folder: DatasetFolder, path: pathlib.Path) -> None:
@@ -37,20 +44,31 @@ def _finish_named(folder: DatasetFolder, path: pathlib.Path) -> None:
     if name and folder.tar(name).exists() and not folder.manifest(name).exists():
         with mapped(folder.tar(name)) as tar:
             whole = _whole_episodes(tar, journal)
-        if len(whole) == len(journal.episodes):
-            finish_commit(folder, name, whole)
-        else:
-            _log.warning("Shard %s does not match its journal; see `vla-lens shards verify`.", name)
+        if len(whole) < len(journal.episodes):
+            _log.warning("Shard %s is damaged. Run `vla-lens shards repair`.", name)
+        # The manifest says what the tar should be, damaged or not.
+        with _left_as_it_is():
+            finish_commit(folder, name, journal.episodes)
     folder.files.unlink(path)
 
 
 def _complete_named(folder: DatasetFolder) -> None:
+    manifests, rows = set(folder.names(".json")), set(folder.names(".parquet"))
+    for name in folder.names():
+        with _left_as_it_is():
+            if name not in manifests:
+                write_manifest(folder, name)
+            if name not in rows:
+                write_rows(folder, name)
+
+
+@contextlib.contextmanager
+def _left_as_it_is() -> Iterator[None]:
+    """One bad shard keeps nobody from the others."""
     try:
-        complete_shards(folder)
+        yield
     except DamagedShardError as error:
         _log.warning("Left as it is: %s", error)
-    for name in set(folder.whole_names(".json")) - set(folder.names(".parquet")):
-        write_rows(folder, name)
 
 
 def _recover_part(folder: DatasetFolder, path: pathlib.Path, committed: CommittedEpisodes) -> None:

@@ -7,7 +7,9 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-from jax_bridge.shards.dataset_folder import DatasetFolder, mapped
+import pyarrow.parquet as pq
+
+from jax_bridge.shards.dataset_folder import DIGEST, DatasetFolder, info_bytes, mapped
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.index import concatenate, read_index_file
 from jax_bridge.shards.index_rows import rows_from_tar
@@ -18,6 +20,7 @@ from jax_bridge.shards.manifest import (
     framing_ranges,
     read_manifest,
 )
+from jax_bridge.shards.parquet_digest import has_digest, is_as_written
 from jax_bridge.shards.tar_layout import END, Member, Readable, scan_members, tar_header
 
 SHOWN_PER_SHARD = 100
@@ -85,7 +88,7 @@ def check_shard(folder: DatasetFolder, name: str) -> list[DamagedShardError]:
         if manifest.to_bytes() != folder.manifest(name).read_bytes():
             problems.append(DamagedShardError("its manifest contradicts itself.", shard=name))
         with mapped(folder.tar(name)) as tar:
-            problems += _check_tar(tar, manifest)
+            problems += check_tar(tar, manifest)
             if not problems:
                 problems += _check_rows(folder, tar, name)
     except DamagedShardError as problem:
@@ -93,7 +96,8 @@ def check_shard(folder: DatasetFolder, name: str) -> list[DamagedShardError]:
     return problems[:SHOWN_PER_SHARD]
 
 
-def _check_tar(tar: Readable, manifest: Manifest) -> Iterator[DamagedShardError]:
+def check_tar(tar: Readable, manifest: Manifest) -> Iterator[DamagedShardError]:
+    """Where a tar is not what its manifest says."""
     name = manifest.name
     if len(tar) != manifest.size:
         yield DamagedShardError(
@@ -150,12 +154,22 @@ def _framing_problem(tar: Readable, name: str, members: Sequence[Member]) -> Dam
     )
 
 
+def has_whole_rows(folder: DatasetFolder, name: str) -> bool:
+    """Whether a shard's index rows are those of its tar, which must be whole."""
+    try:
+        with mapped(folder.tar(name)) as tar:
+            return not any(_check_rows(folder, tar, name))
+    except DamagedShardError:
+        return False
+
+
 def _check_rows(folder: DatasetFolder, tar: Readable, name: str) -> Iterator[DamagedShardError]:
     try:
         stored, covered = read_index_file(folder.rows(name), name)
     except FileNotFoundError:
         yield DamagedShardError("it has no index rows. Run `vla-lens shards index`.", shard=name)
         return
+    yield from _check_digest(folder.rows(name), name)
     if covered != [name] or not stored.equals(rows_from_tar(tar, name)):
         yield DamagedShardError(
             "its index rows are not those of the tar. Run `vla-lens shards index`.", shard=name
@@ -182,6 +196,7 @@ def _check_index(folder: DatasetFolder, names: list[str]) -> Iterator[DamagedSha
     except DamagedShardError as problem:
         yield problem
         return
+    yield from _check_digest(folder.index_path, "(index)")
     if covered != names or not table.equals(due):
         yield DamagedShardError(
             "index.parquet is not made of the shards' rows. Run `vla-lens shards index`.",
@@ -189,10 +204,28 @@ def _check_index(folder: DatasetFolder, names: list[str]) -> Iterator[DamagedSha
         )
 
 
+def _check_digest(path: pathlib.Path, shard: str) -> Iterator[DamagedShardError]:
+    content = path.read_bytes()
+    plain = {b"vla-lens", b"ARROW:schema"}
+    if has_digest(content):
+        good = is_as_written(content)
+    else:  # written by an earlier version
+        good = set(pq.read_metadata(path).metadata or {}) == plain
+    if not good:
+        yield DamagedShardError(
+            f"{path.name} does not have its digest. Run `vla-lens shards index`.", shard=shard
+        )
+
+
 def _check_info(folder: DatasetFolder) -> Iterator[DamagedShardError]:
-    stored = json.loads(folder.info_path.read_bytes())
-    if stored != folder.read_info().to_json():
+    content = folder.info_path.read_bytes()
+    stored = json.loads(content)
+    digest = stored.pop(DIGEST, None)
+    info = folder.read_info()
+    if stored != info.to_json():
         yield DamagedShardError("dataset.json does not have its fingerprint.", shard="(dataset)")
+    elif digest is not None and content != info_bytes(info):
+        yield DamagedShardError("dataset.json does not have its digest.", shard="(dataset)")
 
 
 def _count_samples(folder: DatasetFolder) -> int:

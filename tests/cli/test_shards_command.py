@@ -65,7 +65,7 @@ def test_index_rebuilds_what_is_lost(dataset, capsys):
     assert (dataset / "index.parquet").read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["index", "verify", "inspect"])
+@pytest.mark.parametrize("command", ["index", "verify", "repair", "inspect"])
 def test_a_folder_without_a_data_set_is_one_line(command, tmp_path, capsys):
     assert main(["shards", command, str(tmp_path)]) == 2
     captured = capsys.readouterr()
@@ -74,7 +74,7 @@ def test_a_folder_without_a_data_set_is_one_line(command, tmp_path, capsys):
     assert "has no dataset.json" in captured.err
 
 
-@pytest.mark.parametrize("command", ["index", "verify", "inspect"])
+@pytest.mark.parametrize("command", ["index", "verify", "repair", "inspect"])
 def test_help_and_configs_work_for_each_command(command, dataset, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["shards", command, "--help"])
