@@ -193,7 +193,15 @@ def _layers(spec: FieldSpec, layer: Layers) -> tuple[int, ...] | None:
             f"`layer` must be captured, but got {layer}. {spec.name} holds layers "
             f"{spans(spec.layers)}."
         )
+    _check_distinct("layer", wanted, layer)
     return tuple(wanted)
+
+
+def _check_distinct(name: str, found: Sequence[int | float], given: Layers | FlowTimes) -> None:
+    if len(set(found)) < len(found):
+        raise ValueError(
+            f"`{name}` must name each place once, but got {given}. Leave the repetition out."
+        )
 
 
 def _flow_times(spec: FieldSpec, flow_time: FlowTimes) -> tuple[float, ...] | None:
@@ -216,4 +224,5 @@ def _flow_times(spec: FieldSpec, flow_time: FlowTimes) -> tuple[float, ...] | No
             f"`flow_time` must be captured, but got {flow_time}. {spec.name} holds flow times "
             f"{', '.join(f'{t:.2f}' for t in spec.flow_times)}."
         )
+    _check_distinct("flow_time", near, flow_time)
     return tuple(float(time) for time in near)

@@ -30,6 +30,8 @@ from jax_bridge.shards import ReadPlan, ShardDataset, open_dataset, split_rows
 
 Rows = Int64[np.ndarray, "_"]
 SPLITS = ("train", "val", "test")
+MASKS_AT_ONCE = 4096
+"""Rows whose masks are read together."""
 
 
 class LatentDataModule(pl.LightningDataModule):
@@ -164,10 +166,10 @@ class LatentDataModule(pl.LightningDataModule):
         ]
         if not known:
             return rows, 0
-        valid: Bool[np.ndarray, "n m"] = self.dataset.read(known[0], rows=rows).reshape(
-            len(rows), -1
-        )
-        kept = rows[valid.any(axis=1)]
+        batches = self.dataset.iter_batches(known[0], batch_size=MASKS_AT_ONCE, rows=rows)
+        parts = [batch[known[0]].reshape(len(batch["rows"]), -1).any(axis=1) for batch in batches]
+        valid: Bool[np.ndarray, " n"] = np.concatenate(parts)
+        kept = rows[valid]
         if len(kept) == 0:
             raise ValueError(
                 f"`region` must have valid tokens, but {region} has none in any of "
@@ -199,7 +201,7 @@ class LatentDataModule(pl.LightningDataModule):
         """Mean and deviation of each feature over the training rows; cached.
 
         Raises:
-            ValueError: if a feature is NaN or infinite; names the sample.
+            ValueError: if a feature of any selected row is NaN or infinite; names the sample.
         """
         self.setup()
         if self._statistics is None:
@@ -215,13 +217,18 @@ class LatentDataModule(pl.LightningDataModule):
         return found
 
     def _statistics_key(self) -> list[str]:
-        keys = self.keys(self.rows["train"])
+        keys = ["\n".join(self.keys(self.rows[split])) for split in ("train", "all")]
         cells = ",".join(cell.name for cell in self.cells)
-        rows = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+        rows = hashlib.sha256("\0".join(keys).encode()).hexdigest()
         return [self.dataset.fingerprint, content_digest(self.dataset), cells, rows]
 
     def _training_features(self) -> Iterator[Float[Tensor, "b c d"]]:
-        rows = self.rows["train"]
+        """Reads all selected rows, so that what is not finite is found before training starts."""
+        yield from self._finite_features(self.rows["train"])
+        for _ in self._finite_features(np.setdiff1d(self.rows["all"], self.rows["train"])):
+            pass
+
+    def _finite_features(self, rows: Rows) -> Iterator[Float[Tensor, "b c d"]]:
         for start in range(0, len(rows), self.batch_size):
             part = rows[start : start + self.batch_size]
             features = self.field.read(self.dataset, part)
@@ -251,7 +258,11 @@ class LatentDataModule(pl.LightningDataModule):
         )
 
     def _current_epoch(self) -> int:
-        return self.trainer.current_epoch if self.trainer else 0
+        if self.trainer is None:
+            return 0
+        # Not `current_epoch`: a fit that goes on asks for batches before that one is put right.
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        return progress.processed
 
     def train_dataloader(self) -> PlanLoader:
         """Training batches, shuffled anew every epoch."""
@@ -270,6 +281,16 @@ class LatentDataModule(pl.LightningDataModule):
         return self._loader("all")
 
     # ------------------------------------------------------------------ saying what it holds
+
+    @property
+    def fingerprint(self) -> str:
+        """Of how the data set was made."""
+        return self.dataset.fingerprint
+
+    @property
+    def split(self) -> dict[str, Any]:
+        """How the rows are split, in plain types."""
+        return {**self._split, "fractions": list(self._split["fractions"])}
 
     def keys(self, rows: Shaped[np.ndarray, " n"]) -> list[str]:
         """The samples' keys."""
@@ -296,7 +317,7 @@ class LatentDataModule(pl.LightningDataModule):
         choice = self._row_choice
         return {
             "path": str(self.path),
-            "fingerprint": self.dataset.fingerprint,
+            "fingerprint": self.fingerprint,
             "content": content_digest(self.dataset),
             "model": self.dataset.info.model,
             "environment": self.dataset.info.environment,
@@ -306,11 +327,14 @@ class LatentDataModule(pl.LightningDataModule):
             "layers": self.field.layers and list(self.field.layers),
             "flow_times": self.field.flow_times and list(self.field.flow_times),
             "width": self.width,
+            "constant_features": self.statistics.constant,
             "target": self._target_name,
+            "untrained_classes": list(self.target_spec.untrained),
+            "suite": choice.suite,
             "tasks": choice.task_range,
             "episodes": choice.episode_range,
             "rollout_step": choice.rollout_step,
-            "split": {**self._split, "fractions": list(self._split["fractions"])},
+            "split": self.split,
             "leaky": self._split["by"] == "sample",
             "splits": splits,
             "dropped_without_valid_token": self.dropped,

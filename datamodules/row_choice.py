@@ -60,11 +60,11 @@ class RowChoice:
             keep &= np.isin(tasks, list(wanted))
         if self.episode_range is not None:
             wanted = parse_half_open(self.episode_range, name="episode_range")
-            keep = _restrict(keep, index, "episode", list(wanted), "episode_range")
+            keep = _restrict(keep, index, "episode", list(wanted), "episode_range", every=False)
         if self.rollout_step is not None:
             steps = self.rollout_step
             wanted = [steps] if isinstance(steps, int) else list(steps)
-            keep = _restrict(keep, index, "timestep", wanted, "rollout_step")
+            keep = _restrict(keep, index, "timestep", wanted, "rollout_step", every=True)
         if not keep.any():
             raise ValueError(f"`path` must hold samples, but got {dataset.path}, which has none.")
         return np.flatnonzero(keep).astype(np.int64)
@@ -94,15 +94,22 @@ def _check_tasks(wanted: range, tasks: Int64[np.ndarray, " n"]) -> None:
 
 
 def _restrict(
-    keep: Bool[np.ndarray, " n"], index: pa.Table, column: str, wanted: list[int], name: str
+    keep: Bool[np.ndarray, " n"],
+    index: pa.Table,
+    column: str,
+    wanted: list[int],
+    name: str,
+    *,
+    every: bool,
 ) -> Bool[np.ndarray, " n"]:
+    """Narrows to the wanted numbers, any of which (or, with `every`, all) must be there."""
     values = _numbers(index, column)
-    result = keep & np.isin(values, wanted)
-    if not result.any():
-        there = np.unique(values[keep]).tolist()
+    there = np.unique(values[keep]).tolist()
+    missing = sorted(set(wanted) - set(there))
+    if not wanted or (missing if every else len(missing) == len(set(wanted))):
         shown = spans(there) if len(there) <= 40 else f"{there[0]} to {there[-1]}"
         raise ValueError(
-            f"`{name}` must leave samples, but {spans(wanted)} selects none. The selection holds "
-            f"{column}s {shown}."
+            f"`{name}` must leave samples, but {spans(missing) or wanted} selects none. "
+            f"The selection holds {column}s {shown}."
         )
-    return result
+    return keep & np.isin(values, wanted)

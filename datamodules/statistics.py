@@ -6,11 +6,13 @@ Letters: b batch, c cells, d width.
 import dataclasses
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Float64
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -85,23 +87,33 @@ def statistics_file(folder: Path, *parts: str) -> Path:
 
 
 def save_statistics(path: Path, statistics: FeatureStatistics) -> None:
-    """Writes the file at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes the file at once or not at all; where nothing can be written, warns and goes on."""
     part = path.with_suffix(f".{os.getpid()}.part")
     tensors = {
         "mean": statistics.mean,
         "std": statistics.std,
         "constant": torch.tensor(statistics.constant),
     }
-    save_file(tensors, part)
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(
+            f"The features' statistics are not kept for the next run: {error}. "
+            "Set $VLA_LENS_CACHE to a folder that can be written.",
+            stacklevel=2,
+        )
 
 
 def load_statistics(path: Path) -> FeatureStatistics | None:
-    """Reads the file, or returns None where there is none."""
+    """Reads the file, or returns None where there is none that can be read."""
     if not path.is_file():
         return None
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError):
+        return None
     return FeatureStatistics(
         mean=tensors["mean"], std=tensors["std"], constant=int(tensors["constant"])
     )

@@ -1,6 +1,6 @@
 """The stages between a read plan and batches, as a webdataset pipeline.
 
-    ReadPlan -> row numbers of a batch -> (finite?) -> LatentBatch
+    ReadPlan -> row numbers of a batch -> LatentBatch
 
 Order is decided by the plan alone: it is a pure function of seed and epoch, whatever the number
 of workers or ranks. A whole batch is read at once, only the bytes of the chosen cells.
@@ -75,6 +75,13 @@ def rank_and_world_size() -> tuple[int, int]:
     return 0, 1
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadFailure:
+    """What went wrong in a worker, as text: not every exception travels between processes."""
+
+    message: str
+
+
 class BatchReader:
     """Second stage: reads the cells, the targets and the metadata of a batch of rows."""
 
@@ -98,9 +105,16 @@ class BatchReader:
             self._dataset = open_dataset(self.path)
         return self._dataset
 
-    def __call__(self, stream: Iterator[Rows]) -> Iterator[LatentBatch]:
-        """Yields a batch for each array of row numbers."""
-        return map(self.read, stream)
+    def __call__(self, stream: Iterator[Rows]) -> Iterator[LatentBatch | ReadFailure]:
+        """Yields a batch for each array of row numbers; a worker ends with what went wrong."""
+        for rows in stream:
+            try:
+                yield self.read(rows)
+            except (ValueError, OSError) as error:
+                if get_worker_info() is None:
+                    raise
+                yield ReadFailure(message=str(error))
+                return
 
     def read(self, rows: Rows) -> LatentBatch:
         """Reads one batch."""
@@ -155,6 +169,21 @@ class PlanLoader:
         return self._length
 
     def __iter__(self) -> Iterator[LatentBatch]:
-        """Yields the batches of the epoch that is current now."""
+        """Yields the batches of the epoch that is current now.
+
+        Raises:
+            ValueError: if a sample cannot be read; names the place.
+        """
         self._epoch.fill_(self._current_epoch())
-        return iter(self._loader)
+        return map(whole_batch, iter(self._loader))
+
+
+def whole_batch(batch: LatentBatch | ReadFailure) -> LatentBatch:
+    """Passes a batch on, and raises what went wrong in a worker.
+
+    Raises:
+        ValueError: with the worker's message.
+    """
+    if isinstance(batch, ReadFailure):
+        raise ValueError(batch.message)
+    return batch

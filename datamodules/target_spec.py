@@ -20,12 +20,21 @@ class TargetSpec:
     trivial: tuple[float, ...]
     """What a predictor that never looks at the latents would say: the share of each class
     among the training rows, or the mean training vector."""
+    basis: str = ""
+    """Digest of the training data that the values were estimated from (words, means); empty where
+    they stand for themselves."""
 
     def __post_init__(self) -> None:
         if len(self.trivial) != self.size:
             raise ValueError(
                 f"`trivial` must hold {self.size} numbers, but got {len(self.trivial)}."
             )
+
+    @property
+    def untrained(self) -> tuple[str, ...]:
+        """Classes without a training row: a probe can never say them."""
+        shares = zip(self.classes, self.trivial, strict=False)
+        return tuple(name for name, share in shares if share == 0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""

@@ -38,6 +38,8 @@ class ProbeData(Protocol):
     target_spec: TargetSpec
     clusters: Clusters
     statistics: FeatureStatistics
+    fingerprint: str
+    split: dict[str, Any]
 
 
 def initial_weight(cell: Cell, width: int, size: int, seed: int) -> Float[Tensor, "d k"]:
@@ -146,7 +148,10 @@ class LinearProbe(pl.LightningModule):
             ValueError: if the data have other cells, width or target than the checkpoint.
         """
         data = cast(ProbeData, getattr(self.trainer, "datamodule"))  # noqa: B009 - untyped there
-        spec = ProbeSpec(cells=data.cells, width=data.width, target=data.target_spec)
+        spec = ProbeSpec(
+            cells=data.cells, width=data.width, target=data.target_spec,
+            fingerprint=data.fingerprint, split=data.split,
+        )  # fmt: skip
         if self.spec is None:
             self.build(spec)
             self.mean.copy_(data.statistics.mean)

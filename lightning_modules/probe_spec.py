@@ -15,6 +15,10 @@ class ProbeSpec:
     cells: tuple[Cell, ...]
     width: int
     target: TargetSpec
+    fingerprint: str
+    """Of how the data set was made."""
+    split: dict[str, Any]
+    """How its rows are split."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, which `torch.load(weights_only=True)` reads."""
@@ -22,6 +26,8 @@ class ProbeSpec:
             "cells": [cell.to_json() for cell in self.cells],
             "width": self.width,
             "target": self.target.to_json(),
+            "fingerprint": self.fingerprint,
+            "split": self.split,
         }
 
     @classmethod
@@ -31,13 +37,15 @@ class ProbeSpec:
             cells=tuple(Cell.from_json(cell) for cell in entry["cells"]),
             width=entry["width"],
             target=TargetSpec.from_json(entry["target"]),
+            fingerprint=entry.get("fingerprint", ""),
+            split=entry.get("split", {}),
         )
 
     def check_data(self, other: "ProbeSpec") -> None:
-        """Refuses data that this grid of probes cannot read.
+        """Refuses data that this grid of probes cannot read, or that it was trained on in part.
 
         Raises:
-            ValueError: if cells, width or target differ.
+            ValueError: if cells, width or target differ, or the same data are split otherwise.
         """
         pairs = (
             ("cells", [c.name for c in self.cells], [c.name for c in other.cells]),
@@ -53,6 +61,18 @@ class ProbeSpec:
                     f"{shorten(mine)}, but got {shorten(given)}. Choose the same selection "
                     "(the run's config.yaml holds it) or fit a new probe."
                 )
+        if self.target.basis != other.target.basis:
+            raise ValueError(
+                f"`data` must give target {self.target.name} the meaning that it had in training, "
+                "but got other training samples, from which it would be estimated anew. Choose "
+                "the same selection (the run's config.yaml holds it) or fit a new probe."
+            )
+        if self.fingerprint == other.fingerprint and self.split != other.split:
+            raise ValueError(
+                f"`data` must be split as in training, {self.split}, but got {other.split}: "
+                "samples that were trained on would be tested. Leave the split as it was, or fit "
+                "a new probe."
+            )
 
 
 def shorten(value: object, limit: int = 120) -> str:

@@ -42,7 +42,7 @@ def planted_info(dtype: str = "float32") -> DatasetInfo:
     return DatasetInfo(
         fields={field.name: field for field in fields},
         capture={"preset": "planted"},
-        model={"preset": "planted", "digest": "0" * 64},
+        model={"preset": "planted", "params_digest": "0" * 64},
         environment={"name": "planted"},
         seed=0,
     )
@@ -85,8 +85,14 @@ def write_planted(
     seed: int = 0,
     suite: str = "planted",
     random_labels: bool = False,
+    instructions: bool = True,
+    broken: str = "",
 ) -> Path:
-    """Writes the data set; `random_labels` gives each episode the latents of a random task."""
+    """Writes the data set.
+
+    `random_labels` gives each episode the latents of a random task; the sample whose key is
+    `broken` holds NaN in its latents and its state.
+    """
     latents = PlantedLatents(tasks, dtype, noise, seed)
     states = np.random.default_rng(seed + 1)
     with EpisodeWriter(path, planted_info(dtype)) as writer:
@@ -96,14 +102,16 @@ def write_planted(
                 shown = int(states.integers(tasks)) if random_labels else task
                 with writer.episode(
                     suite=suite, task_id=task, episode=number, task_name=text.replace(" ", "_"),
-                    instruction=text, task_instruction=text, seed=number,
+                    instruction=text if instructions else None, task_instruction=text, seed=number,
                 ) as episode:  # fmt: skip
                     for step in range(samples):
                         state = states.normal(size=5).astype(np.float32)
                         state[4] = 1.0
+                        sample = latents.sample(shown, step)
+                        if broken == f"{suite}-t{task:03d}-e{number:04d}-s{5 * step:04d}":
+                            state[0] = sample[TEXT][0, 0] = np.nan
                         episode.append(
-                            timestep=5 * step, call=step, latents=latents.sample(shown, step),
-                            state=state,
+                            timestep=5 * step, call=step, latents=sample, state=state
                         )  # fmt: skip
                     episode.finish(success=True, success_at_end=True, episode_length=5 * samples)
     return path

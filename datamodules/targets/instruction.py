@@ -6,6 +6,7 @@ estimated from the distinct instructions of the training rows alone.
 Letters: m distinct instructions, v words, k dimensions.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -87,20 +88,21 @@ class Instruction:
         Raises:
             ValueError: if the training rows hold fewer than two different instructions.
         """
-        texts, self.codes = first_places(dataset.index["instruction"].to_pylist())
-        known = [texts[code] for code in np.unique(self.codes[training])]
-        encoder = WordVectors(known)
-        if len(encoder.directions) == 0 or len(known) < 2:
+        given = dataset.index["instruction"].to_pylist()
+        texts, self.codes = first_places([text or "" for text in given])
+        known = sorted(texts[code] for code in np.unique(self.codes[training]))
+        if len({frozenset(words_of(text)) for text in known}) < 2:
             raise ValueError(
                 "`target` instruction needs at least 2 instructions with different words among "
                 f"the training rows, but got {known[:3]!r}. Select more tasks."
             )
-        self.table = encoder.encode(texts)
+        self.table = WordVectors(known).encode(texts)
         return TargetSpec(
             name="instruction",
             objective="cosine",
             size=self.table.shape[1],
             trivial=tuple(self.table[self.codes[training]].mean(0).tolist()),
+            basis=hashlib.sha256("\n".join(known).encode()).hexdigest(),
         )
 
     def values(self, dataset: ShardDataset, rows: Rows) -> Float32[np.ndarray, "b k"]:

@@ -1,5 +1,7 @@
 """The robot's state, each dimension standardised over the training rows."""
 
+import hashlib
+
 import numpy as np
 from jaxtyping import Float32
 
@@ -22,9 +24,17 @@ class RobotState:
         """Estimates mean and standard deviation.
 
         Raises:
-            ValueError: if the state never varies.
+            ValueError: if the state never varies, or is NaN or infinite; names the sample.
         """
-        state = dataset.read_robot("state", rows=training).astype(np.float64)
+        finite = np.isfinite(dataset.read_robot("state", rows=rows)).all(1)
+        if not finite.all():
+            key = dataset.index["key"][int(rows[finite.argmin()])]
+            raise ValueError(
+                f"`target` robot_state needs finite states, but that of sample {key} in "
+                f"{dataset.path} is NaN or infinite. Leave that episode out."
+            )
+        stored = dataset.read_robot("state", rows=training)
+        state = stored.astype(np.float64)
         std = state.std(0)
         self.varies = std > 1e-7 * np.maximum(np.abs(state.mean(0)), 1e-12)
         if not self.varies.any():
@@ -36,8 +46,9 @@ class RobotState:
         self.std = std[self.varies].astype(np.float32)
         mean = self.values(dataset, training).mean(0)
         return TargetSpec(
-            name="robot_state", objective="cosine", size=len(mean), trivial=tuple(mean.tolist())
-        )
+            name="robot_state", objective="cosine", size=len(mean), trivial=tuple(mean.tolist()),
+            basis=hashlib.sha256(stored.tobytes()).hexdigest(),
+        )  # fmt: skip
 
     def values(self, dataset: ShardDataset, rows: Rows) -> Float32[np.ndarray, "b k"]:
         """Standardised states."""

@@ -116,7 +116,34 @@ def test_statistics_are_cached_outside_the_data_and_follow_its_content(planted, 
     assert sorted(planted.rglob("*")) == before
 
 
-def test_a_latent_that_is_not_finite_is_named(tmp_path, monkeypatch):
-    path = write_planted(tmp_path / "data", tasks=2, noise=np.nan)
-    with pytest.raises(ValueError, match=r"text.mean of sample planted-t00\d-e\d+-s\d+"):
-        _ = LatentDataModule(str(path)).statistics
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_latent_that_is_not_finite_is_named_in_whichever_split_it_is(planted, tmp_path, split):
+    whole = LatentDataModule(str(planted), task_range="0:2")
+    whole.setup()
+    key = whole.keys(whole.rows[split][5:6])[0]
+    path = write_planted(tmp_path / "data", tasks=2, broken=key)
+    with pytest.raises(ValueError, match=f"text.mean of sample {key} in .* is NaN or infinite"):
+        _ = LatentDataModule(str(path), batch_size=7).statistics
+
+
+def test_a_damaged_cache_is_made_anew_and_one_that_cannot_be_written_is_said(
+    planted, cache, tmp_path
+):
+    first = LatentDataModule(str(planted)).statistics
+    (file,) = cache.rglob("*.safetensors")
+    file.write_bytes(b"cut")
+    assert torch.equal(LatentDataModule(str(planted)).statistics.mean, first.mean)
+    assert file.stat().st_size > 100
+    (tmp_path / "file").touch()
+    with pytest.warns(UserWarning, match="are not kept for the next run"):
+        _ = LatentDataModule(str(planted), cache_dir=str(tmp_path / "file")).statistics
+
+
+def test_a_worker_that_cannot_read_says_where_in_one_sentence(tmp_path):
+    path = write_planted(tmp_path / "data", tasks=2, samples=1)
+    data = LatentDataModule(str(path), num_workers=1)
+    data.setup()
+    for tar in path.glob("shards/*.tar"):
+        tar.write_bytes(tar.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"^Shard [^\n]*$"):
+        list(data.train_dataloader())

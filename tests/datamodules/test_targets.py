@@ -5,6 +5,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from datamodules.latents import LatentDataModule
 from datamodules.targets.instruction import WordVectors
 from jax_bridge.shards import open_dataset
+from tests.planted import write_planted
 
 TEXTS = ["put the red cube in the bowl", "put the blue cube on the plate", "open the drawer"]
 
@@ -33,8 +34,8 @@ def test_the_instruction_encoder_knows_the_training_words_alone(planted):
     data, values = target_of(planted, "instruction", split_by="task", fractions=(0.5, 0.25, 0.25))
     train = set(data.dataset.index["instruction"].take(data.rows["train"]).to_pylist())
     texts = data.dataset.index["instruction"].to_pylist()
-    np.testing.assert_allclose(values, WordVectors(list(dict.fromkeys(
-        t for t in texts if t in train))).encode(texts), atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(values, WordVectors(sorted(train)).encode(texts), atol=1e-6)
+    assert train != set(texts)
     assert data.target_spec.objective == "cosine"
 
 
@@ -53,6 +54,27 @@ def test_task_classes_are_named_and_their_training_shares_known(planted):
     assert data.target_spec.classes[0] == "000 put_the_red_cube_in_the_white_bowl"
     shares = np.bincount(values[data.rows["train"]]) / len(data.rows["train"])
     np.testing.assert_allclose(data.target_spec.trivial, shares)
+
+
+def test_missing_instructions_are_refused_and_not_encoded(tmp_path):
+    path = write_planted(tmp_path / "data", tasks=2, instructions=False)
+    with pytest.raises(ValueError, match=r"2 instructions.*but got \[''\]"):
+        target_of(path, "instruction")
+
+
+def test_a_state_that_is_not_finite_is_named(tmp_path):
+    path = write_planted(tmp_path / "data", tasks=2, broken="planted-t001-e0003-s0010")
+    with pytest.raises(ValueError, match=r"that of sample planted-t001-e0003-s0010.*is NaN"):
+        target_of(path, "robot_state")
+
+
+def test_a_class_without_training_samples_is_reported(tmp_path):
+    path = write_planted(tmp_path / "data", tasks=4, episodes=3, samples=1)
+    data, values = target_of(path, "task_id", fractions=(0.3, 0.4, 0.3))
+    missing = set(range(4)) - set(values[data.rows["train"]])
+    assert 0 < len(missing) < 4
+    names = [data.target_spec.classes[number] for number in sorted(missing)]
+    assert data.describe()["untrained_classes"] == names
 
 
 def test_an_instruction_that_never_changes_is_refused(planted):

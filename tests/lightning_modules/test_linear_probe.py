@@ -5,6 +5,7 @@ from scipy.stats import binom
 from datamodules.latents import LatentDataModule
 from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.metrics.cluster_sums import mean_over_samples
+from lightning_modules.probe_spec import ProbeSpec
 from lightning_modules.run_folder import results_of
 from tests.planted import FLOW_TIMES, LAYERS, PLANTED_LAYER, write_planted
 
@@ -83,6 +84,27 @@ def test_each_cell_keeps_the_weights_of_its_own_best_epoch(planted, trainer):
     torch.testing.assert_close(loss, probe.best_loss, rtol=1e-6, atol=1e-6)
 
 
+def test_a_cell_that_has_stopped_takes_no_later_weights(planted):
+    data = LatentDataModule(str(planted), layer=[0, 2])
+    data.setup()
+    probe = LinearProbe(patience=2)
+    probe.build(
+        ProbeSpec(
+            cells=data.cells, width=data.width, target=data.target_spec,
+            fingerprint=data.fingerprint, split=data.split,
+        )
+    )  # fmt: skip
+    # The first cell is best at once and stops after two worse epochs; the second goes on.
+    for epoch, losses in enumerate([(1.0, 9.0), (2.0, 8.0), (2.0, 7.0), (0.1, 6.0)]):
+        with torch.no_grad():
+            probe.weight.fill_(float(epoch))
+        probe.keep_best(torch.tensor(losses, dtype=torch.float64))
+    assert probe.active.tolist() == [False, True]
+    assert probe.best_loss.tolist() == [1.0, 6.0]
+    assert probe.best_weight[0].unique().tolist() == [0.0]
+    assert probe.best_weight[1].unique().tolist() == [3.0]
+
+
 def test_training_ends_when_no_cell_improves_any_more(planted, trainer):
     probe = LinearProbe(patience=2, min_delta=10.0)
     t = trainer(50)
@@ -140,6 +162,29 @@ def test_a_checkpoint_of_other_cells_is_refused(planted, trainer, tmp_path):
     other = LatentDataModule(str(planted), layer=0)
     with pytest.raises(ValueError, match=r"`data` must have the cells.*layer00'\]"):
         trainer().test(LinearProbe(), datamodule=other, ckpt_path=tmp_path / "probe.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("same", "other", "message"),
+    [
+        ({}, {"seed": 1}, r"split as in training.*'seed': 0.*but got.*'seed': 1.*would be tested"),
+        ({}, {"fractions": (0.2, 0.2, 0.6)}, r"split as in training.*0.6, 0.2, 0.2"),
+        (
+            {"target": "robot_state"},
+            {"episode_range": "0:9"},
+            r"target robot_state the meaning that it had in training",
+        ),
+    ],
+)
+def test_a_probe_is_not_tested_on_what_it_was_trained_on(
+    planted, trainer, tmp_path, same, other, message
+):
+    t = trainer(1)
+    t.fit(LinearProbe(), datamodule=LatentDataModule(str(planted), layer=0, **same))
+    t.save_checkpoint(tmp_path / "probe.ckpt")
+    data = LatentDataModule(str(planted), layer=0, **same, **other)
+    with pytest.raises(ValueError, match=message):
+        trainer().test(LinearProbe(), datamodule=data, ckpt_path=tmp_path / "probe.ckpt")
 
 
 def test_an_objective_that_does_not_suit_the_target_is_refused(planted, trainer):
