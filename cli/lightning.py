@@ -5,11 +5,13 @@ import logging
 import os
 import pickle
 import shlex
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -36,7 +38,9 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 ONE_THREAD = 4_000_000
 """Below this many numbers a batch, more than one thread costs more than it brings."""
 
-HINT = "`vla-lens fit` writes RUN/checkpoints/last.ckpt."
+CHECKPOINT = "checkpoints/last.ckpt"
+"""Where a run keeps its checkpoint."""
+HINT = f"`vla-lens fit` writes RUN/{CHECKPOINT}."
 NO_CHECKPOINT = f"`--ckpt_path` must be given, but got nothing. {HINT}"
 
 
@@ -81,6 +85,12 @@ class ProbeCLI(LightningCLI):
         given = self.config[self.config.subcommand].ckpt_path
         if given is not None:
             check_checkpoint(Path(given))
+            typed = sorted(flag for flag in flags_of(self.args) if flag.startswith("--model"))
+            if typed:
+                raise ValueError(
+                    f"`{typed[0]}` must be left out with --ckpt_path, but was given: the "
+                    "checkpoint holds the probe's settings. Fit a new probe to change them."
+                )
             super()._parse_ckpt_path()
         elif self.config.subcommand != "fit":
             raise ValueError(NO_CHECKPOINT)
@@ -88,15 +98,17 @@ class ProbeCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Finds the run folder."""
         config = self.config[str(self.subcommand)]
-        given = run_of_checkpoint(config.ckpt_path) if config.ckpt_path else None
-        if config.out and (self.subcommand == "fit" or "--out" in flags_of(self.args)):
+        own = run_of_checkpoint(config.ckpt_path) if config.ckpt_path else None
+        # The run's own config.yaml says where it once was; it may have been moved.
+        given = own
+        if config.out and (own is None or "--out" in flags_of(self.args)):
             given = Path(config.out)
         self.run_folder = given
         fitting = self.subcommand == "fit"
-        if fitting and given and not config.ckpt_path and (given / "config.yaml").exists():
+        if fitting and given and given != own and holds_run(given):
             raise ValueError(
                 f"`--out` must be a folder without a run, but got {given}. Choose another one, "
-                f"or go on with --ckpt_path {given}/checkpoints/last.ckpt."
+                f"or go on with --ckpt_path {given}/{CHECKPOINT}."
             )
         name = "config.yaml" if fitting else f"config.{self.subcommand}.yaml"
         self.save_config_kwargs = {"config_filename": name, "overwrite": True}
@@ -107,8 +119,7 @@ class ProbeCLI(LightningCLI):
         The data are set up first, so that an error in the selection leaves no run folder behind.
         """
         self.datamodule.setup()
-        if self.subcommand == "fit":
-            _ = self.datamodule.statistics
+        _ = self.datamodule.statistics
         limit_threads(self.datamodule)
         config = self.config_init[str(self.subcommand)].trainer
         self.run_callback = RunFolder(command=shlex.join(["vla-lens", *self.args]))
@@ -143,6 +154,26 @@ class ProbeCLI(LightningCLI):
             kwargs["return_predictions"] = False
         return kwargs
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs it; Ctrl-C ends with a word on how to go on, where Lightning exits in silence.
+
+        Raises:
+            KeyboardInterrupt: on Ctrl-C.
+        """
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit as error:
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            checkpoint = Path(self._shown_run()) / CHECKPOINT
+            if subcommand == "fit" and checkpoint.is_file():
+                print(
+                    f"go on: vla-lens fit --ckpt_path {checkpoint}\n"
+                    f"or stop here: vla-lens test --ckpt_path {checkpoint}",
+                    file=sys.stderr,
+                )
+            raise KeyboardInterrupt from None
+
     # ------------------------------------------------------------------ what follows
 
     def after_fit(self) -> None:
@@ -151,7 +182,7 @@ class ProbeCLI(LightningCLI):
         run = self._shown_run()
         print(summary(self.run_callback.results["val"]))
         print(f"run folder: {run}")
-        print(f"next: vla-lens test --ckpt_path {run}/checkpoints/last.ckpt")
+        print(f"next: vla-lens test --ckpt_path {run}/{CHECKPOINT}")
 
     def after_validate(self) -> None:
         """Says what was found."""
@@ -190,6 +221,11 @@ def run_of_checkpoint(path: str) -> Path:
     """The run folder that a checkpoint lies in: RUN/checkpoints/last.ckpt."""
     folder = Path(path).parent
     return folder.parent if folder.name == "checkpoints" else folder
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is a run that could be gone on with, or has results."""
+    return any((folder / name).exists() for name in (CHECKPOINT, "metrics"))
 
 
 def check_checkpoint(path: Path) -> None:
@@ -247,8 +283,9 @@ def summary(results: ProbeResults) -> str:
     """The chosen cell's score beside what it must be compared with."""
     cell = results.cells[results.chosen]
     low, high = cell.interval
+    interval = f"[{low:.3f}, {high:.3f}]" if low == low else f"(one {results.unit}: no interval)"
     return (
-        f"{results.split}: {results.score_name} {cell.score:.3f} [{low:.3f}, {high:.3f}] at "
+        f"{results.split}: {results.score_name} {cell.score:.3f} {interval} at "
         f"{cell.cell.name} (lowest validation loss of {len(results.cells)} cells); "
         f"trivial predictor {results.trivial:.3f}, chance {results.chance:.3f}; "
         f"{results.samples} samples of {results.episodes} episodes"
@@ -271,6 +308,8 @@ def main(args: list[str]) -> int:
     except argparse.ArgumentError as error:
         message = str(error).rstrip(".")
         raise ValueError(f"{message}. `vla-lens {args[0]} --help` lists the options.") from error
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
     return 0
 
 
@@ -288,5 +327,8 @@ def quieten() -> None:
     """Leaves Lightning's advertisement and internal notices out; its warnings stay."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Going on with a run, wherever it lies by now, is meant; another folder with a run is refused.
+    for message in (r"Checkpoint directory .* is not empty", r"The dirpath has changed from"):
+        warnings.filterwarnings("ignore", message=message, append=False)
     # Lightning 2.6.6 asks torch 2.13 for a class that torch renames.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", append=False)

@@ -70,14 +70,16 @@ class PredictionTable(pl.Callback):
         if self._writer is None:
             self.path = Path(trainer.log_dir or trainer.default_root_dir) / "predictions.parquet"
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
+            part = self.path.with_suffix(".part")
+            self._writer = pq.ParquetWriter(part, table.schema, compression="zstd")
         self._writer.write_table(table)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Closes the file."""
-        if self._writer is not None:
+        """Closes the file and gives it its name: an interrupted one never bears it."""
+        if self._writer is not None and self.path is not None:
             self._writer.close()
             self._writer = None
+            self.path.with_suffix(".part").replace(self.path)
 
 
 def _strings(values: Sequence[str]) -> pa.Array:

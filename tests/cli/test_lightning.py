@@ -1,6 +1,8 @@
 import csv
 import json
 import re
+import shutil
+import signal
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +11,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cli.main import main
+from lightning_modules.linear_probe import LinearProbe
+from tests.planted import write_planted
 
 QUICK = [
     "--trainer.max_epochs", "4", "--trainer.accelerator", "cpu", "--data.batch_size", "16",
@@ -125,6 +129,18 @@ def test_print_config_writes_what_config_reads(planted, tmp_path, capsys):
             ["test", "--ckpt_path", "RUN/checkpoints/last.ckpt", "--data.layer", "0"],
             "must have the cells that the checkpoint was trained on",
         ),
+        (
+            ["test", "--ckpt_path", "RUN/checkpoints/last.ckpt", "--data.seed", "1"],
+            "must be split as in training",
+        ),
+        (
+            ["fit", "--ckpt_path", "RUN/checkpoints/last.ckpt", "--model.patience", "3"],
+            "`--model.patience` must be left out with --ckpt_path",
+        ),
+        (
+            ["fit", "-c", "probe", "--data.path", "DATA", "--trainer.limit_val_batches", "1.5"],
+            "limit_val_batches",
+        ),
     ],
 )  # fmt: skip
 def test_a_users_error_is_one_line_and_leaves_no_folder(
@@ -138,6 +154,54 @@ def test_a_users_error_is_one_line_and_leaves_no_folder(
     assert error.startswith(f"vla-lens {args[0]}: error: ")
     assert re.search(message, error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_fit_says_how_to_go_on_and_ends_with_the_same_bits(
+    planted, tmp_path, monkeypatch, capsys
+):
+    whole, halves, moved = tmp_path / "whole", tmp_path / "halves", tmp_path / "moved"
+    args = ["fit", "-c", "probe", "--data.path", str(planted), *QUICK, "--out"]
+    assert main([*args, str(whole)]) == 0
+
+    def interrupt(module) -> None:
+        if module.current_epoch == 2:
+            raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(LinearProbe, "on_train_epoch_start", interrupt)
+        try:
+            assert main([*args, str(halves)]) == 130
+        finally:
+            signal.signal(signal.SIGINT, handler)  # Lightning ignores further Ctrl-C
+    error = capsys.readouterr().err
+    assert f"go on: vla-lens fit --ckpt_path {halves}/checkpoints/last.ckpt\n" in error
+    assert error.endswith("vla-lens fit: interrupted\n")
+    # Wherever the run lies by then, it is that run that goes on.
+    shutil.move(halves, moved)
+    assert main(["fit", "--ckpt_path", str(moved / "checkpoints/last.ckpt")]) == 0
+    assert not halves.exists()
+    first, second = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for run in (whole, moved)
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in ("weight", "best_weight"))
+    assert (moved / "metrics/val.csv").read_bytes() == (whole / "metrics/val.csv").read_bytes()
+
+
+def test_a_split_of_one_episode_has_no_interval_and_says_so(tmp_path, capsys):
+    data, out = write_planted(tmp_path / "data", tasks=2, episodes=2), tmp_path / "run"
+    given = ["--data.path", str(data), "--data.layer", "2", "--data.seed", "2", "--out", str(out)]
+    assert main(["fit", "-c", "probe", *given, *QUICK]) == 0
+    assert main(["test", "--ckpt_path", str(out / "checkpoints/last.ckpt")]) == 0
+    assert main(["report", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "(one episode: no interval)" in shown
+    assert "nan" not in shown
+    page = (out / "report.html").read_text()
+    assert "All samples are of one episode" in page
+    assert "One episode cannot tell whether task_id can be read here" in page
 
 
 def test_report_writes_one_page_of_the_run(run, tmp_path, capsys):
