@@ -42,8 +42,6 @@ class ProbeResults:
     target: str
     score_name: str
     """`accuracy` or `cosine`."""
-    span: Interval
-    """Range of the score that figures show."""
     samples: int
     episodes: int
     unit: str
@@ -67,11 +65,11 @@ class ProbeResults:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "ProbeResults":
-        """Reads what `to_json` wrote."""
-        values = dict(entry)
+        """Reads what `to_json` wrote; leaves out what another version wrote besides."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        values = {name: value for name, value in entry.items() if name in names}
         values["cells"] = tuple(_cell_result(cell) for cell in entry["cells"])
-        for word in ("span", "trivial_interval"):
-            values[word] = _interval(entry[word])
+        values["trivial_interval"] = _interval(entry["trivial_interval"])
         values["classes"] = tuple(entry["classes"])
         values["confusion"] = tuple(tuple(row) for row in entry["confusion"])
         return cls(**values)

@@ -82,7 +82,7 @@ def summarise(
         for i, cell in enumerate(spec.cells)
     )  # fmt: skip
     return ProbeResults(
-        split=split, target=target.name, score_name=objective.score, span=objective.span,
+        split=split, target=target.name, score_name=objective.score,
         samples=int(count.sum()), unit=clusters.unit, units=int((count > 0).sum()),
         episodes=int((evaluation.score.count > 0).sum()),
         trivial=float(blind.sum() / count.sum()),

@@ -17,7 +17,8 @@ from lightning_modules.figures.style import (
 from lightning_modules.results import CellResult, ProbeResults
 
 MOST_LINES = 4
-"""More flow times than this are thinned out evenly; the heatmap shows all of them."""
+"""More flow times than this are thinned out evenly, besides the chosen cell's own; the title says
+so, and the heatmap shows all of them."""
 
 
 def lines_of(results: ProbeResults) -> list[tuple[str, list[CellResult]]]:
@@ -27,8 +28,9 @@ def lines_of(results: ProbeResults) -> list[tuple[str, list[CellResult]]]:
         return [("", list(cells))]
     times = list(dict.fromkeys(c.cell.flow_time for c in cells))
     if len(times) > MOST_LINES:
-        steps = [round(i * (len(times) - 1) / (MOST_LINES - 1)) for i in range(MOST_LINES)]
-        times = [times[i] for i in steps]
+        steps = {round(i * (len(times) - 1) / (MOST_LINES - 1)) for i in range(MOST_LINES)}
+        steps.add(times.index(cells[results.chosen].cell.flow_time))
+        times = [times[i] for i in sorted(steps)]
     return [
         (
             "" if time is None else f"t = {time:.2f}",
@@ -85,7 +87,9 @@ def draw_layer_lines(results: ProbeResults) -> Figure:
         axes.set_ylabel(f"{score_word(results.score_name)} ({results.split})")
         low = min(0.0, *(c.score for c in results.cells), results.trivial)
         axes.set_ylim(low - 0.03, 1.03)
-        axes.set_title(f"{results.target} from {chosen.cell.field}")
+        every = len({cell.cell.flow_time for cell in results.cells})
+        cut = f" ({len(lines)} of {every} flow times)" if by_layer and len(lines) < every else ""
+        axes.set_title(f"{results.target} from {chosen.cell.field}{cut}")
         axes.grid(axis="y", color="#e5e7eb", lw=0.8)
         axes.set_axisbelow(True)
         figure.legend(loc="outside lower center", ncols=3)

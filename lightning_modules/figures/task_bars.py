@@ -23,13 +23,17 @@ def draw_task_bars(results: ProbeResults) -> Figure:
     chosen = results.cells[results.chosen]
     tasks = sorted(chosen.by_task.items())
     lowest = sorted(tasks, key=lambda item: item[1])[:MOST_TASKS]
+    left_out = len(tasks) - len(lowest)
     tasks = [item for item in tasks if item in lowest]
     figure, axes = styled_axes(7.2, 1.8 + 0.27 * len(tasks))
     with rc_context(SETTINGS):
         places = range(len(tasks))
         axes.barh(places, [value for _, value in tasks], color=BLUE, height=0.66)
         for place, (_, value) in zip(places, tasks, strict=True):
-            axes.text(max(value, 0) + 0.01, place, f"{value:.2f}", va="center", fontsize=8)
+            axes.text(
+                max(value, 0) + 0.012, place, f"{value:.2f}", va="center", fontsize=8,
+                bbox={"fc": "white", "ec": "none", "pad": 0.6},
+            )  # fmt: skip
         _ = axes.set_yticks(places, [shorten_name(name, 48) for name, _ in tasks], fontsize=8)
         axes.invert_yaxis()
         label = f"{trivial_word(results.score_name)}, all tasks ({results.trivial:.2f})"
@@ -37,5 +41,6 @@ def draw_task_bars(results: ProbeResults) -> Figure:
         axes.set_xlim(min(0.0, *(v for _, v in tasks)) - 0.02, 1.1)
         axes.set_xlabel(f"{score_word(results.score_name)} ({results.split})")
         figure.legend(loc="outside lower center")
-        axes.set_title(f"{results.target} by task, {chosen.cell.words}")
+        cut = f" (lowest {len(tasks)} of {len(tasks) + left_out})" if left_out else ""
+        axes.set_title(f"{results.target} by task{cut}, {chosen.cell.words}")
     return figure

@@ -9,6 +9,9 @@ Letters: c cells, n clusters, r resamples.
 import numpy as np
 from jaxtyping import Float64, Int64
 
+DRAWS_AT_ONCE = 4_000_000
+"""Clusters times resamples that are held in memory together."""
+
 
 def cluster_bootstrap(
     total: Float64[np.ndarray, "c n"],
@@ -36,9 +39,13 @@ def cluster_bootstrap(
     present = np.flatnonzero(count)
     if len(present) < 2:
         return np.full((total.shape[0], 2), np.nan)
-    draws = np.random.default_rng(seed).multinomial(
-        len(present), np.full(len(present), 1 / len(present)), size=resamples
-    )
-    means = (total[:, present] @ draws.T) / (draws @ count[present])
+    n, random = len(present), np.random.default_rng(seed)
+    step = max(1, DRAWS_AT_ONCE // n)
+    parts = []
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        draws = random.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        parts.append((total[:, present] @ draws.T) / (draws @ count[present]))
+    means = np.concatenate(parts, axis=1)
     tail = 100 * (1 - level) / 2
     return np.percentile(means, [tail, 100 - tail], axis=1).T

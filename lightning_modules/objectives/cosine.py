@@ -9,7 +9,6 @@ class Cosine:
     """Pulls the output's direction towards the target's."""
 
     score = "cosine"
-    span = (-1.0, 1.0)
     classifies = False
 
     def loss(

@@ -9,7 +9,6 @@ class CrossEntropy:
     """Softmax regression on class numbers."""
 
     score = "accuracy"
-    span = (0.0, 1.0)
     classifies = True
 
     def loss(

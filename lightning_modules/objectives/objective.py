@@ -5,7 +5,7 @@ Letters: b batch, c cells, k classes or dimensions.
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -15,8 +15,6 @@ class Objective(Protocol):
 
     score: str
     """Name of the score that figures show: `accuracy`, `cosine`."""
-    span: tuple[float, float]
-    """Lowest and highest value that a figure of the score shows."""
     classifies: bool
     """Whether outputs are one number a class."""
 
@@ -35,6 +33,3 @@ class Objective(Protocol):
     def trivial_outputs(self, trivial: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         """The output of a predictor that never looks at the latents."""
         ...
-
-
-Labels = Int[Tensor, " b"]

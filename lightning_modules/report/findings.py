@@ -8,11 +8,11 @@ FEW_UNITS = 20
 """Below this many, bootstrap intervals are known to be too narrow."""
 
 
-def span(cell: CellResult) -> str:
+def span(cell: CellResult, unit: str) -> str:
     """The score with its interval."""
     low, high = cell.interval
     if low != low:
-        return f"{cell.score:.3f} (no interval: all from one place)"
+        return f"{cell.score:.3f} (no interval: all samples are of one {unit})"
     return f"{cell.score:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 
@@ -25,7 +25,9 @@ def plain_words(results: ProbeResults) -> list[str]:
     """What the numbers say."""
     chosen, word = results.cells[results.chosen], trivial_word(results.score_name)
     trivial = f"{word} alone: {results.trivial:.3f}, chance: {results.chance:.3f}"
-    if chosen.gain[0] > 0:
+    if results.units < 2:
+        verdict = f"One {results.unit} cannot tell whether {results.target} can be read here."
+    elif chosen.gain[0] > 0:
         verdict = f"A linear probe can read {results.target} here, better than without looking."
     else:
         verdict = (
@@ -35,7 +37,8 @@ def plain_words(results: ProbeResults) -> list[str]:
     count, cells = above_trivial(results), len(results.cells)
     lines = [
         f"{verdict} At {chosen.cell.words}, the cell with the lowest validation loss, its "
-        f"{results.score_name} on the {results.split} split is {span(chosen)}; {trivial}.",
+        f"{results.score_name} on the {results.split} split is {span(chosen, results.unit)}; "
+        f"{trivial}.",
         f"{count} of {cells} cells lie above the trivial predictor with their whole interval. "
         "The intervals are for one cell at a time: among many cells a few stand out by luck.",
         f"The numbers rest on {results.samples} samples of {results.episodes} episodes. For the "
@@ -66,9 +69,21 @@ def warnings_of(run: RunRecord) -> list[str]:
             "Validation split: the epoch of each cell was chosen on these samples, so the scores "
             "are too good. `vla-lens test` gives scores on samples that nothing was chosen on."
         )
-    if results.units < FEW_UNITS:
+    if results.units < 2:
+        lines.append(
+            f"All samples are of one {results.unit}: how far the score would be off on another "
+            "one cannot be said, and there are no intervals."
+        )
+    elif results.units < FEW_UNITS:
         lines.append(
             f"Only {results.units} {results.unit}s: bootstrap intervals from so few are too narrow."
+        )
+    unseen = data.get("untrained_classes", [])
+    if unseen:
+        lines.append(
+            f"{len(unseen)} of {len(results.classes)} classes have no training sample, so that no "
+            f"probe can recognise them: {', '.join(unseen[:5])}{' ...' * (len(unseen) > 5)}. More "
+            "episodes would help."
         )
     if data.get("model", {}).get("weights") == "random":
         lines.append(

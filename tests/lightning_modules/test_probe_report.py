@@ -30,7 +30,7 @@ def made_up(split: str = "test", *, gain: float = 0.3, times=(None,), region: st
         for time in times
     )  # fmt: skip
     return ProbeResults(
-        split=split, target="task_id", score_name="accuracy", span=(0.0, 1.0), samples=40,
+        split=split, target="task_id", score_name="accuracy", samples=40,
         episodes=25, unit="episode", units=25, trivial=0.5, trivial_interval=(0.4, 0.6), chance=0.5,
         classes=("000 <a>", "001 b"), cells=cells, chosen=len(cells) - 1,
         confusion=((10, 10), (5, 15)),
