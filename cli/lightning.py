@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import pickle
 import shlex
 import sys
 import warnings
@@ -104,6 +103,8 @@ class ProbeCLI(LightningCLI):
         if config.out and (own is None or "--out" in flags_of(self.args)):
             given = Path(config.out)
         self.run_folder = given
+        if given and given.exists() and not given.is_dir():
+            raise ValueError(f"`--out` must be a folder, but {given} is a file. Choose another.")
         fitting = self.subcommand == "fit"
         if fitting and given and given != own and holds_run(given):
             raise ValueError(
@@ -181,8 +182,9 @@ class ProbeCLI(LightningCLI):
         self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
         run = self._shown_run()
         print(summary(self.run_callback.results["val"]))
-        print(f"run folder: {run}")
-        print(f"next: vla-lens test --ckpt_path {run}/{CHECKPOINT}")
+        if (Path(run) / CHECKPOINT).is_file():  # not after a fast_dev_run
+            print(f"run folder: {run}")
+            print(f"next: vla-lens test --ckpt_path {run}/{CHECKPOINT}")
 
     def after_validate(self) -> None:
         """Says what was found."""
@@ -244,7 +246,9 @@ def check_checkpoint(path: Path) -> None:
         raise FileNotFoundError(f"`--ckpt_path` must be a file, but {path} is not there. {hint}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can set off anything while it is unpickled
         raise ValueError(
             f"`--ckpt_path` must be a checkpoint of plain tensors, but {path} cannot be read as "
             f"one. {hint}"
@@ -263,7 +267,7 @@ def with_config_of_run(args: list[str]) -> list[str]:
         FileNotFoundError: if the checkpoint's run has no config.yaml.
     """
     checkpoint = value_of(args, "--ckpt_path")
-    if flags_of(args) & {*FLAGS, "-h", "--help"}:
+    if flags_of(args) & {*FLAGS, "-h", "--help", "--print_config"}:
         return args
     if checkpoint is None:
         if args[0] == "fit":

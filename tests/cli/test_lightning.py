@@ -27,6 +27,7 @@ def run(planted, tmp_path_factory):
     given = ["--data.path", str(planted), "--data.expert", "action", "--data.layer", "all"]
     assert main(["fit", "-c", "probe", *given, "--out", str(folder), *QUICK]) == 0
     assert main(["test", "--ckpt_path", str(folder / "checkpoints/last.ckpt")]) == 0
+    (folder / "junk.ckpt").write_bytes(b".\x80\x02}q")
     return folder
 
 
@@ -125,6 +126,8 @@ def test_print_config_writes_what_config_reads(planted, tmp_path, capsys):
         (["test", "--ckpt_path", "/nowhere/last.ckpt"], "/nowhere/last.ckpt is not there"),
         (["test", "--ckpt_path", "RUN"], r"the folder .*Did you mean .*last.ckpt\?"),
         (["test", "--ckpt_path", "RUN/config.yaml"], "config.yaml cannot be read as one"),
+        (["test", "--ckpt_path", "RUN/junk.ckpt"], "junk.ckpt cannot be read as one"),
+        (["fit", "-c", "probe", "--data.path", "DATA", "--out", "RUN/junk.ckpt"], "is a file"),
         (
             ["test", "--ckpt_path", "RUN/checkpoints/last.ckpt", "--data.layer", "0"],
             "must have the cells that the checkpoint was trained on",
