@@ -1,7 +1,8 @@
 """Orbax parameter folders as openpi reads and writes them."""
 
+import contextlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ def load_params(
     """Reads the parameters of an openpi checkpoint, of its policies or of its training.
 
     Args:
-        path: The folder `params`, or the one that holds it.
+        path: The local folder `params`, or the one that holds it.
         dtype: `float32` or `bfloat16`; None keeps each parameter's own.
         config: The model that the tree must belong to; None: the one that it comes nearest to.
 
@@ -32,29 +33,51 @@ def load_params(
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it is no Orbax folder, or a parameter is missing, extra or misshapen.
+        ValueError: if it is no Orbax folder, is damaged or not local, or if a parameter is missing,
+            extra or misshapen.
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, but got {dtype!r}.")
     target = None if dtype is None else jnp.dtype(dtype)
-    folder = _params_folder(pathlib.Path(path))
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        stored = checkpointer.metadata(folder).item_metadata.tree
-        if WRAPPER not in stored:
-            raise ValueError(
-                f"`path` must hold a tree under {WRAPPER!r}, but {folder} has the keys "
-                f"{', '.join(sorted(stored)) or 'none'}. Choose an openpi `params` folder."
-            )
-        item = {WRAPPER: stored[WRAPPER]}
-        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=target), item)
-        arguments = ocp.args.PyTreeRestore(item=item, restore_args=how)
-        tree = checkpointer.restore(folder, args=arguments)[WRAPPER]
-    params = strip_value(tree)
+    folder = _params_folder(local_folder(path, name="path"))
+    stored = stored_tree(folder)
+    if WRAPPER not in stored:
+        raise ValueError(
+            f"`path` must hold a tree under {WRAPPER!r}, but {folder} has the keys "
+            f"{', '.join(sorted(stored)) or 'none'}. Choose an openpi `params` folder."
+        )
+    item = {WRAPPER: stored[WRAPPER]}
+    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=target), item)
+    arguments = ocp.args.PyTreeRestore(item=item, restore_args=how)
+    with _naming_damage(folder), ocp.PyTreeCheckpointer() as checkpointer:
+        params = strip_value(checkpointer.restore(folder, args=arguments)[WRAPPER])
     if config is None:
         infer_config(params)
     else:
         check_params(params, config)
     return jax.tree.map(jnp.asarray, params)
+
+
+def stored_tree(folder: pathlib.Path) -> Mapping[str, Any]:
+    """What an Orbax folder holds: a leaf's shape and type in the place of its array.
+
+    Raises:
+        ValueError: if that cannot be read.
+    """
+    with _naming_damage(folder), ocp.PyTreeCheckpointer() as checkpointer:
+        return checkpointer.metadata(folder.absolute()).item_metadata.tree
+
+
+@contextlib.contextmanager
+def _naming_damage(folder: pathlib.Path) -> Iterator[None]:
+    """Says in one sentence which folder Orbax could not read."""
+    try:
+        yield
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`path` must be a whole Orbax folder, but {str(folder)!r} could not be read "
+            f"({type(error).__name__}: {str(error)[:200]}). Copy or download it again."
+        ) from error
 
 
 def strip_value(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +105,25 @@ def save_params(path: str | pathlib.Path, params: Params) -> None:
     if folder.exists():
         raise ValueError(f"`path` must not exist, but got {str(folder)!r}. Choose another folder.")
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(folder, {WRAPPER: jax.tree.map(lambda leaf: leaf, dict(params))})
+        checkpointer.save(folder, {WRAPPER: dict(params)})
+
+
+def local_folder(address: str | pathlib.Path, *, name: str) -> pathlib.Path:
+    """The path of a folder of this machine, `~` resolved.
+
+    Args:
+        address: The path.
+        name: The argument's name, for the error.
+
+    Raises:
+        ValueError: if it is an address of another place.
+    """
+    if "://" in str(address):
+        raise ValueError(
+            f"`{name}` must be a local folder, but got {address!r}. Download it (for example "
+            "with `gsutil -m cp -r`), and give the folder that holds params/."
+        )
+    return pathlib.Path(address).expanduser()
 
 
 def _params_folder(path: pathlib.Path) -> pathlib.Path:

@@ -174,7 +174,8 @@ def _flow_loss(
     *,
     config: Pi0Config,
 ) -> Array:
-    """The compiled loss."""
+    """The compiled loss, at float32 inputs."""
     check_params(params, config)
+    actions, noise, time = (value.astype(jnp.float32) for value in (actions, noise, time))
     with jax.default_matmul_precision("highest"):
         return sampler.flow_loss(params, observation, actions, noise, time, config)

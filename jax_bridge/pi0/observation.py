@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jax_bridge.pi0.config import Pi0Config
@@ -51,10 +52,10 @@ class Observation:
         return made
 
     def check(self, config: Pi0Config) -> None:
-        """Raises if shapes do not fit the model.
+        """Raises if shapes or kinds of numbers do not fit the model.
 
         Raises:
-            ValueError: naming the array, the shape it must have and the one it has.
+            ValueError: naming the array, what it must be and what it is.
         """
         batch = np.shape(self.state)[0] if np.ndim(self.state) else 0
         side = config.vision.image_size
@@ -80,6 +81,21 @@ class Observation:
             expected[f"image_masks[{key!r}]"] = (self.image_masks[key], (batch,))
         for name, (value, shape) in expected.items():
             check_shape(name, value, shape)
+        self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """Raises if pixels are grey levels, or token ids are no whole numbers."""
+        for key, image in self.images.items():
+            if not jnp.issubdtype(image.dtype, jnp.floating):
+                raise ValueError(
+                    f"`images[{key!r}]` must be floats in [-1, 1], but got {image.dtype}. Divide "
+                    "grey levels by 127.5 and subtract 1."
+                )
+        if not jnp.issubdtype(self.tokenized_prompt.dtype, jnp.integer):
+            raise ValueError(
+                "`tokenized_prompt` must be whole numbers, but got "
+                f"{self.tokenized_prompt.dtype}. Give token ids as int32."
+            )
 
 
 def check_shape(name: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -154,8 +154,11 @@ def init_params(config: Pi0Config, key: Any) -> dict[str, Any]:
         key: A jax random key, or a whole number.
     """
     words = [key] if isinstance(key, int) else np.asarray(_key_words(key)).ravel().tolist()
-    flat = {path: _draw(path, shape, words) for path, shape in param_shapes(config).items()}
-    return unflatten({path: jnp.asarray(v, config.jax_dtype) for path, v in flat.items()})
+    flat = {
+        path: jnp.asarray(_draw(path, shape, words), config.jax_dtype)
+        for path, shape in param_shapes(config).items()
+    }
+    return unflatten(flat)
 
 
 def _key_words(key: Any) -> Any:

@@ -6,9 +6,7 @@ statistics of the data that it was trained on.
 
 import pathlib
 
-import orbax.checkpoint as ocp
-
-from jax_bridge.pi0.checkpoint import strip_value
+from jax_bridge.pi0.checkpoint import local_folder, stored_tree, strip_value
 from jax_bridge.pi0.config import PRESETS, Pi0Config
 from jax_bridge.pi0.parameters import Shapes, leaves, param_shapes
 
@@ -22,12 +20,7 @@ def checkpoint_folder(address: str) -> pathlib.Path:
         FileNotFoundError: if there is none, or it holds no parameters.
         ValueError: if it is not local.
     """
-    if "://" in address:
-        raise ValueError(
-            f"`checkpoint` must be a local folder, but got {address!r}. Download it (for example "
-            "with `gsutil -m cp -r`), and give the folder that holds params/."
-        )
-    folder = pathlib.Path(address).expanduser()
+    folder = local_folder(address, name="checkpoint")
     if folder.name == "params" and (folder / "_METADATA").is_file():
         return folder.parent
     if not (folder / "params" / "_METADATA").is_file():
@@ -70,10 +63,13 @@ def find_norm_stats(folder: pathlib.Path, asset_id: str) -> str:
 
 
 def stored_shapes(folder: pathlib.Path) -> Shapes:
-    """Shape of every parameter in a checkpoint, by path; reads no parameter."""
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata((folder / "params").absolute()).item_metadata.tree
-    return {path: tuple(leaf.shape) for path, leaf in leaves(strip_value(tree.get("params", {})))}
+    """Shape of every parameter in a checkpoint, by path; reads no parameter.
+
+    Raises:
+        ValueError: if the folder is damaged.
+    """
+    tree = stored_tree(folder / "params").get("params", {})
+    return {path: tuple(leaf.shape) for path, leaf in leaves(strip_value(tree))}
 
 
 def find_preset(folder: pathlib.Path) -> str:

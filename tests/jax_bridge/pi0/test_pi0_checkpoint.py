@@ -112,6 +112,28 @@ def test_wrong_folders_are_named(tmp_path):
         load_params(tmp_path, dtype="int8")
 
 
+@pytest.mark.parametrize("form", ["relative", "trailing slash", "home"])
+def test_a_folder_may_be_written_in_any_way(tmp_path, params, monkeypatch, form):
+    save_params(tmp_path / "params", params)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = {"relative": "params", "trailing slash": f"{tmp_path}/params/", "home": "~/params"}
+    assert params_digest(load_params(path[form])) == params_digest(params)
+
+
+def test_an_address_is_refused_with_advice():
+    with pytest.raises(ValueError, match=r"local folder, but got 'gs://b/pi0/params'\. Download"):
+        load_params("gs://b/pi0/params")
+
+
+@pytest.mark.parametrize("contents", ["", "{}", '{"tree_metadata": {"(\'params'])
+def test_a_damaged_folder_is_named_in_one_sentence(tmp_path, contents):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "_METADATA").write_text(contents)
+    with pytest.raises(ValueError, match=r"whole Orbax folder, but '.*params' could not be read"):
+        load_params(tmp_path / "params")
+
+
 @pytest.mark.parametrize("name", ["pi0", "pi05_tiny", "pi05_so400m", "pi05"])
 def test_config_is_read_off_the_parameters(name):
     config = Pi0Config.preset(name, action_dim=7, vocab_size=1000)

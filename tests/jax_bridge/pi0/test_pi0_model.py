@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_bridge.pi0 import Pi0, Pi0Config, check_params, param_shapes, params_digest
+from jax_bridge.pi0 import (
+    CaptureSpec,
+    Pi0,
+    Pi0Config,
+    check_params,
+    model,
+    param_shapes,
+    params_digest,
+)
 from jax_bridge.pi0.parameters import leaves
 
 
@@ -22,6 +30,7 @@ def sample(golden, observation=None, **keywords):
     return golden.model.sample_actions(golden.params, observation, **keywords)
 
 
+@pytest.mark.parametrize("micro", ["pi05_micro"], indirect=True)
 def test_sampling_is_the_same_inside_another_jit_and_with_jax_arrays(micro):
     plain = sample(micro)
     assert plain.dtype == jnp.float32
@@ -34,6 +43,57 @@ def test_sampling_is_the_same_inside_another_jit_and_with_jax_arrays(micro):
     )
     wrapped = outer(micro.params, micro.observation, micro.inputs["sample_noise"])
     np.testing.assert_array_equal(plain, wrapped)
+
+
+@pytest.mark.parametrize("micro", ["pi0_micro"], indirect=True)
+def test_other_types_and_orders_of_inputs_give_the_same_actions(micro):
+    given = micro.observation
+    images = {key: value.astype(np.float64) for key, value in reversed(given.images.items())}
+    masks = {key: value.astype(np.uint8) for key, value in reversed(given.image_masks.items())}
+    other = change(
+        micro,
+        images=images,
+        image_masks=masks,
+        state=given.state.astype(np.float64),
+        tokenized_prompt=given.tokenized_prompt.astype(np.int64),
+        tokenized_prompt_mask=given.tokenized_prompt_mask.astype(np.uint8),
+    )
+    noise = micro.inputs["sample_noise"].astype(np.float64)
+    np.testing.assert_array_equal(sample(micro), sample(micro, other, noise=noise))
+
+
+@pytest.mark.parametrize("micro", ["pi05_micro"], indirect=True)
+def test_an_equal_call_compiles_nothing(micro):
+    """Numpy inputs, another but equal model and another but equal spec, as policies give them."""
+    spec = {"names": ["action.x_t.action.tokens"], "flow_times": [1.0]}
+    sample(micro, capture=CaptureSpec(**spec))
+    compiled = model._sample_actions._cache_size()
+    again = dataclasses.replace(micro, model=Pi0(dataclasses.replace(micro.model.config)))
+    sample(again, change(micro, state=micro.observation.state + 1), capture=CaptureSpec(**spec))
+    assert model._sample_actions._cache_size() == compiled
+
+
+@pytest.mark.parametrize("micro", ["pi05_micro"], indirect=True)
+def test_float32_parameters_are_used_in_a_bfloat16_models_type(micro):
+    config = dataclasses.replace(micro.model.config, dtype="bfloat16")
+    actions = sample(dataclasses.replace(micro, model=Pi0(config)), num_steps=10)
+    assert actions.dtype == jnp.float32
+    expected = micro.results["sample_actions"]
+    assert np.sqrt(np.square(actions - expected).mean() / np.square(expected).mean()) <= 0.02
+
+
+@pytest.mark.parametrize("micro", ["pi05_micro"], indirect=True)
+def test_loss_takes_noise_and_time_of_any_float_type(micro):
+    values = [micro.inputs[name] for name in ("actions", "noise")]
+    time = np.array([0.5, 0.25])
+    losses = [
+        micro.model.flow_loss(
+            micro.params, micro.observation, values[0], noise=values[1], time=time.astype(dtype)
+        )
+        for dtype in (np.float32, np.float64, np.float16)
+    ]
+    np.testing.assert_array_equal(losses[0], losses[1])
+    np.testing.assert_array_equal(losses[0], losses[2])
 
 
 def test_a_batch_gives_each_item_its_own_result(micro):
@@ -74,9 +134,8 @@ def test_flow_loss_has_gradients_in_every_used_parameter(micro):
     golden = micro
     arguments = (golden.observation, golden.inputs["actions"])
     chosen = {"noise": golden.inputs["noise"], "time": golden.inputs["time"]}
-    grads = jax.grad(lambda p: golden.model.flow_loss(p, *arguments, **chosen).mean())(
-        golden.params
-    )
+    loss = jax.jit(lambda params: golden.model.flow_loss(params, *arguments, **chosen).mean())
+    grads = jax.jit(jax.grad(loss))(golden.params)
     zero = {path for path, grad in leaves(grads) if not np.any(grad)}
     assert zero == {"PaliGemma/llm/final_norm/scale"}
 
@@ -141,6 +200,12 @@ def test_wrong_inputs_are_named_with_both_shapes(micro):
         sample(micro, noise=micro.inputs["sample_noise"][:1])
     with pytest.raises(ValueError, match="`num_steps` must be at least 1, but got 0"):
         sample(micro, num_steps=0)
+    grey = {key: np.zeros(value.shape, np.uint8) for key, value in micro.observation.images.items()}
+    with pytest.raises(ValueError, match=r"`images\['base_0_rgb'\]` must be floats .*got uint8"):
+        sample(micro, change(micro, images=grey))
+    ids = micro.observation.tokenized_prompt.astype(np.float32)
+    with pytest.raises(ValueError, match=r"`tokenized_prompt` must be whole numbers.*got float32"):
+        sample(micro, change(micro, tokenized_prompt=ids))
 
 
 def test_config_says_what_is_wrong_with_it():
