@@ -3,11 +3,11 @@
 import dataclasses
 import itertools
 import json
+import numbers
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import yaml
 
 from jax_bridge.pi0.capture_plan import CapturePlan
@@ -73,12 +73,8 @@ class CaptureSpec:
     being an error; so for presets."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, str):
-                raise ValueError(f"`{field.name}` must be a sequence of words, but got {value!r}.")
-            if isinstance(value, list | tuple | range | np.ndarray):
-                object.__setattr__(self, field.name, tuple(value))
+        for name in _ENTRIES:
+            object.__setattr__(self, name, _plain(name, getattr(self, name)))
         known = {"experts": EXPERTS, "sites": SITES, "regions": REGIONS, "pools": POOLS}
         for word, words in known.items():
             for given in getattr(self, word) or ():
@@ -89,6 +85,8 @@ class CaptureSpec:
         for name in self.names:
             _check_name(name)
         self._check_words()
+        if not self.sites and not self.names:
+            raise ValueError("`sites` or `names` must name latents to capture, but got neither.")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "CaptureSpec":
@@ -110,7 +108,7 @@ class CaptureSpec:
         """Reads what `to_json` wrote; `{"preset": NAME, ...}` starts from a preset.
 
         Raises:
-            ValueError: if a key is unknown.
+            ValueError: if a key is unknown, or its value of a wrong kind.
         """
         known = {"preset", *(field.name for field in dataclasses.fields(cls))}
         unknown = sorted(set(entry) - known)
@@ -119,9 +117,11 @@ class CaptureSpec:
                 f"A capture spec must have keys among {', '.join(sorted(known))}, but got "
                 f"{', '.join(unknown)}."
             )
-        if "preset" in entry:
-            return cls.preset(entry["preset"], **{k: v for k, v in entry.items() if k != "preset"})
-        return cls(**entry)
+        changes: dict[str, Any] = {
+            key: _plain(key, value) if key in _ENTRIES else value for key, value in entry.items()
+        }
+        preset = changes.pop("preset", None)
+        return cls(**changes) if preset is None else cls.preset(preset, **changes)
 
     @classmethod
     def from_file(cls, path: str | pathlib.Path) -> "CaptureSpec":
@@ -136,10 +136,13 @@ class CaptureSpec:
             raise FileNotFoundError(
                 f"`capture` must be {', '.join(PRESETS)} or a file, but got {str(path)!r}."
             )
-        entry = yaml.safe_load(path.read_text())
+        try:
+            entry = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} must be YAML or JSON, but it is not: {error}") from error
         if not isinstance(entry, Mapping):
             raise ValueError(f"{path} must hold keys and values, but got {type(entry).__name__}.")
-        return cls.from_json(entry)
+        return cls.from_json({str(key): value for key, value in entry.items()})
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists, words and numbers."""
@@ -217,6 +220,9 @@ class CaptureSpec:
             return
         regions = REGIONS if self.regions is None else self.regions
         axes = (self.experts, self.sites, regions, self.pools)
+        for word, given in zip(("experts", "sites", "regions", "pools"), axes, strict=True):
+            if not given:
+                raise ValueError(f"`{word}` must name at least one of them, but got none.")
         possible = [w for w in itertools.product(*axes) if why_impossible(*w) is None]
         for axis, (word, given) in enumerate(
             zip(("experts", "sites", "regions", "pools"), axes, strict=True)
@@ -234,6 +240,32 @@ class CaptureSpec:
                     )
 
 
+_ENTRIES: dict[str, tuple[type, type, str]] = {
+    **dict.fromkeys(("experts", "sites", "regions", "pools", "names"), (str, str, "words")),
+    "layers": (numbers.Integral, int, "whole numbers"),
+    "flow_times": (numbers.Real, float, "numbers"),
+}
+"""What each sequence of a spec must hold, as what it is kept, and how that is called."""
+
+
+def _plain(name: str, given: Any) -> tuple[Any, ...] | None:
+    """A sequence as a tuple of words or Python numbers, so that specs compare, hash and print.
+
+    Raises:
+        ValueError: if it is no such sequence.
+    """
+    if given is None and name in ("regions", "layers", "flow_times"):
+        return None
+    kind, kept, called = _ENTRIES[name]
+    if (
+        isinstance(given, str)
+        or not isinstance(given, Iterable)
+        or not all(isinstance(entry, kind) for entry in given)
+    ):
+        raise ValueError(f"`{name}` must be a sequence of {called}, but got {given!r}.")
+    return tuple(kept(entry) for entry in given)
+
+
 def _check_name(name: str) -> None:
     """Raises unless a field's name is whole and possible."""
     words = name.split(".")
@@ -247,9 +279,9 @@ def _check_name(name: str) -> None:
         raise ValueError(f"`names` must name latents that can exist, but got {name!r}: {reason}.")
 
 
-def _names(experts: str, sites: tuple[str, ...], regions: tuple[str, ...], pool: str) -> list[str]:
+def _names(expert: str, sites: tuple[str, ...], regions: tuple[str, ...], pool: str) -> list[str]:
     """Names of one expert's product."""
-    return [field_name(experts, site, region, pool) for site in sites for region in regions]
+    return [field_name(expert, site, region, pool) for site in sites for region in regions]
 
 
 _VLM_MEANS = ("instruction", "text", *IMAGE_REGIONS)

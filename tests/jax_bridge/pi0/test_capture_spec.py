@@ -1,11 +1,16 @@
 """What a capture spec names, and what it says of words that do not fit."""
 
 import dataclasses
+import functools
 
+import jax
+import numpy as np
 import pytest
 
-from jax_bridge.pi0 import CaptureSpec, Pi0Config
+from jax_bridge.pi0 import CaptureSpec, Observation, Pi0, Pi0Config, param_shapes
+from jax_bridge.pi0.parameters import unflatten
 from jax_bridge.shards.field import FieldSpec
+from jax_bridge.vocabulary import CAMERAS
 
 PI0, PI05 = Pi0Config.preset("pi0_micro"), Pi0Config.preset("pi05_micro")
 MEANS = ("instruction", "text", "image_base", "image_left_wrist", "image_right_wrist")
@@ -65,6 +70,28 @@ def test_bytes_per_call_at_released_size_is_known_without_a_model():
     assert CaptureSpec.preset("tokens").bytes_per_call(config) == tokens + masks
 
 
+@pytest.mark.parametrize("name", ["pi0", "pi05"])
+@pytest.mark.parametrize("preset", ["pooled", "tokens"])
+def test_latents_at_released_size_are_what_the_spec_foretells(name, preset):
+    """The experts differ in width there; traced, never computed."""
+    config, spec = Pi0Config.preset(name, dtype="bfloat16"), CaptureSpec.preset(preset)
+    arrays = {p: jax.ShapeDtypeStruct(s, "bfloat16") for p, s in param_shapes(config).items()}
+    cameras = [camera.openpi_key for camera in CAMERAS]
+    observation = Observation(
+        images=dict.fromkeys(cameras, np.zeros((2, 224, 224, 3), np.float32)),
+        image_masks=dict.fromkeys(cameras, np.ones(2, bool)),
+        state=np.zeros((2, config.action_dim), np.float32),
+        tokenized_prompt=np.zeros((2, config.max_token_len), np.int32),
+        tokenized_prompt_mask=np.ones((2, config.max_token_len), bool),
+    )
+    noise = np.zeros((2, config.action_horizon, config.action_dim), np.float32)
+    sample = functools.partial(Pi0(config).sample_actions, noise=noise, capture=spec)
+    latents = jax.eval_shape(lambda p, o: sample(p, o)[1], unflatten(arrays), observation)
+    found = {name: (value.shape[1:], value.dtype.name) for name, value in latents.items()}
+    fields = spec.fields(config).values()
+    assert found == {field.name: (field.shape, field.dtype) for field in fields}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -95,11 +122,31 @@ def test_bytes_per_call_at_released_size_is_known_without_a_model():
         ({"names": ("vlm.hidden_states.action.mean",)}, "`region` of expert vlm must be one of"),
         ({"names": ("vlm.x_t.text.mean",)}, "'vlm.x_t.text.mean': x_t exists as action.x_t.action"),
         ({"sites": ("attention",)}, "attention is not captured yet"),
+        ({}, "`sites` or `names` must name latents to capture, but got neither"),
+        ({"sites": ("hidden_states",), "regions": ()}, "`regions` must name at least one"),
     ],
 )
 def test_words_that_cannot_go_together_are_an_error(words, message):
     with pytest.raises(ValueError, match=message):
         CaptureSpec(**words)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"sites": None}, "`sites` must be a sequence of words, but got None"),
+        ({"names": [3]}, r"`names` must be a sequence of words, but got \[3\]"),
+        (
+            {"preset": "pooled", "layers": 3},
+            "`layers` must be a sequence of whole numbers, .*got 3",
+        ),
+        ({"preset": "pooled", "layers": [0.5]}, r"whole numbers, but got \[0.5\]"),
+        ({"preset": "pooled", "flow_times": ["noise"]}, r"of numbers, but got \['noise'\]"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_an_error(entry, message):
+    with pytest.raises(ValueError, match=message):
+        CaptureSpec.from_json(entry)
 
 
 def test_explicit_names_that_this_model_has_not_are_an_error():
@@ -136,6 +183,7 @@ def test_a_flow_time_means_the_nearest_evaluated_one():
     [
         CaptureSpec.preset("tokens", layers=[2, 1], flow_times=[0.5]),
         CaptureSpec(experts=["vlm"], sites=["hidden_states"], regions=["text"], pools=["mean"]),
+        CaptureSpec.from_json({"preset": "pooled", "layers": np.arange(3), "flow_times": [1]}),
     ],
 )
 def test_spec_survives_json_and_is_hashable(spec):
@@ -151,8 +199,14 @@ def test_spec_is_read_from_a_file(tmp_path):
     file.write_text("sites: [hidden_states]\nlayer: 3\n")
     with pytest.raises(ValueError, match=r"must have keys among .*, but got layer"):
         CaptureSpec.from_file(file)
+    file.write_text("3: hidden_states\n")
+    with pytest.raises(ValueError, match=r"must have keys among .*, but got 3"):
+        CaptureSpec.from_file(file)
     file.write_text("- hidden_states\n")
     with pytest.raises(ValueError, match="must hold keys and values, but got list"):
+        CaptureSpec.from_file(file)
+    file.write_text("layers: [0\n")
+    with pytest.raises(ValueError, match=r"capture.yaml must be YAML or JSON, but it is not"):
         CaptureSpec.from_file(file)
     with pytest.raises(
         FileNotFoundError, match=r"must be pooled, tokens or a file, but got .*none"
