@@ -77,6 +77,8 @@ class Pi0Policy:
             )
         if num_steps < 1:
             raise ValueError(f"`num_steps` must be at least 1, but got {num_steps}.")
+        if seed < 0:
+            raise ValueError(f"`seed` must be at least 0, but got {seed}.")
         self._preset = preset
         self._checkpoint = checkpoint
         self._tokenizer = tokenizer

@@ -63,7 +63,7 @@ def test_actions_have_the_robots_shape(policy):
     assert plain.latents == {}
 
 
-@pytest.mark.parametrize("preset", ["tokens"])
+@pytest.mark.parametrize("preset", ["pooled", "tokens"])
 def test_actions_do_not_depend_on_the_capture(policy, preset):
     plain = policy.infer(_observation(), noise_key=KEY)
     capture = CaptureSpec.preset(preset)
@@ -213,6 +213,7 @@ def test_bfloat16_weights_act_and_are_stored_as_bfloat16():
         ({"preset": "pi0", "dtype": "float16"}, r"`dtype` must be one of .*'float16'"),
         ({"preset": "pi0", "convention": "libreo"}, r"`convention` must be .*'libreo'"),
         ({"preset": "pi0", "num_steps": 0}, r"`num_steps` must be at least 1, but got 0"),
+        ({"preset": "pi0", "seed": -1}, r"`seed` must be at least 0, but got -1"),
     ],
 )
 def test_a_wrong_word_is_refused_at_once(arguments, message):
