@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
+from lightning_modules.metrics import bootstrap
 from lightning_modules.metrics.bootstrap import cluster_bootstrap
 from lightning_modules.metrics.cluster_sums import ClusterSums, mean_by_group, mean_over_samples
 from lightning_modules.metrics.grid_confusion import GridConfusion, balanced_accuracy
@@ -77,6 +78,14 @@ def test_episodes_are_drawn_and_not_frames():
     # Of 1000 frames the interval would be 0.47 to 0.53; of 10 episodes it is wide.
     assert low < 0.25
     assert high > 0.75
+
+
+def test_an_interval_does_not_depend_on_how_many_draws_are_held_at_once(monkeypatch):
+    random = np.random.default_rng(0)
+    total, count = random.normal(size=(2, 30)), random.integers(1, 9, 30)
+    whole = cluster_bootstrap(total, count)
+    monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 1000)
+    np.testing.assert_allclose(cluster_bootstrap(total, count), whole, rtol=1e-12)
 
 
 def test_one_episode_gives_no_interval():

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -5,6 +6,8 @@ import numpy as np
 import pytest
 
 from datamodules.cell import Cell
+from lightning_modules.figures.layer_lines import draw_layer_lines, lines_of
+from lightning_modules.figures.task_bars import draw_task_bars
 from lightning_modules.report.findings import limits, plain_words, warnings_of
 from lightning_modules.report.page import render, write_report
 from lightning_modules.report.run_record import RunRecord
@@ -109,11 +112,29 @@ def test_the_words_follow_the_gain_and_not_the_score():
         ({"leaky": True}, "Leaky split"),
         ({"model": {"weights": "random"}}, "random weights"),
         ({"dropped_without_valid_token": 7}, "7 samples were left out"),
+        ({"untrained_classes": ["001 b"]}, "1 of 2 classes have no training sample"),
     ],
 )
 def test_what_a_reader_must_know_comes_first(tmp_path, data, words):
     assert warnings_of(record(tmp_path, made_up())) == []
     assert words in warnings_of(record(tmp_path, made_up(), **data))[0]
+
+
+def test_flow_times_that_are_not_drawn_are_counted_and_the_chosen_one_always_is():
+    times = tuple(round(1 - 0.1 * i, 1) for i in range(10))
+    results = dataclasses.replace(made_up(times=times), chosen=11)
+    labels = [label for label, _ in lines_of(results)]
+    assert labels == ["t = 1.00", "t = 0.90", "t = 0.70", "t = 0.40", "t = 0.10"]
+    title = draw_layer_lines(results).axes[0].get_title(loc="left")
+    assert title.endswith("(5 of 10 flow times)")
+
+
+def test_tasks_that_are_not_drawn_are_counted():
+    results = made_up()
+    by_task = {f"{i:03d}": i / 50 for i in range(50)}
+    cells = tuple(dataclasses.replace(cell, by_task=by_task) for cell in results.cells)
+    figure = draw_task_bars(dataclasses.replace(results, cells=cells))
+    assert "(lowest 40 of 50)" in figure.axes[0].get_title(loc="left")
 
 
 def test_validation_scores_are_called_too_good(tmp_path):
