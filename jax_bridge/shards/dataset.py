@@ -55,7 +55,8 @@ class ShardDataset:
         self._folder = folder
         self._maps = ShardMaps(folder.shards)
         self._places = Places(index)
-        self._agreed: set[str] = set()
+        self._checked: dict[str, DamagedShardError | None] = {}
+        """Shards that were compared with their manifests, and what was wrong."""
 
     def __len__(self) -> int:
         return self.index.num_rows
@@ -73,7 +74,10 @@ class ShardDataset:
     @property
     def errors(self) -> set[EpisodeId]:
         """Episodes that ended in an error and have no samples, by `errors.jsonl`."""
-        return read_errors(self._folder)
+        columns = list(EpisodeId._fields)
+        episodes = self.index.select(columns).group_by(columns).aggregate([])
+        there = {EpisodeId(**row) for row in episodes.to_pylist()}
+        return read_errors(self._folder) - there
 
     @property
     def metadata(self) -> pa.Table:
@@ -136,10 +140,9 @@ class ShardDataset:
             DamagedShardError: naming shard, key, member and offset; also where a sample has none.
         """
         chosen = self._chosen(where, rows)
-        if not len(chosen):
+        entry = self._robot_entry(name, chosen, on_error)
+        if entry is None:
             return np.empty((0,), np.float32)
-        shard = self._shard(self._places.shard_names[self._places.shard_ids[chosen[0]]])
-        _, entry = self._places.tensor_starts(shard, ROBOT, name, chosen[:1])
         projection = whole(entry.dtype, entry.shape)
         return self._read(ROBOT, name, chosen, projection, entry, on_error)[0]
 
@@ -238,6 +241,20 @@ class ShardDataset:
             )
         return chosen
 
+    def _robot_entry(
+        self, name: str, rows: Int64[np.ndarray, " n"], on_error: OnError
+    ) -> TensorEntry | None:
+        """Dtype and shape of a robot tensor, by the first sample whose header can be read."""
+        for row in rows:
+            try:
+                shard = self._shard(self._places.shard_names[self._places.shard_ids[row]])
+                return self._places.tensor_starts(shard, ROBOT, name, row[None])[1]
+            except DamagedShardError as error:
+                if on_error != "skip":
+                    raise
+                self._note(int(row), error)
+        return None
+
     def _read(
         self,
         suffix: str,
@@ -257,7 +274,7 @@ class ShardDataset:
             try:
                 self._read_shard(suffix, name, rows, positions, projection, expected, target)
             except DamagedShardError:
-                if on_error == "raise":
+                if on_error != "skip":
                     raise
                 for position in positions:
                     single = np.asarray([position])
@@ -301,9 +318,15 @@ class ShardDataset:
 
     def _shard(self, name: str) -> ShardMap:
         shard = self._maps.get(name)
-        if name not in self._agreed:
-            self._places.check_manifest(shard, read_manifest(self._folder.manifest(name)))
-            self._agreed.add(name)
+        if name not in self._checked:
+            try:
+                self._places.check_manifest(shard, read_manifest(self._folder.manifest(name)))
+                self._checked[name] = None
+            except DamagedShardError as error:
+                self._checked[name] = error
+        damage = self._checked[name]
+        if damage is not None:
+            raise damage.with_traceback(None)
         return shard
 
     def _note(self, row: int, error: DamagedShardError) -> None:

@@ -1,5 +1,8 @@
 """What can be wrong with a data set, each with its own exception."""
 
+import functools
+from typing import Any
+
 
 class DamagedShardError(ValueError):
     """A place in a shard does not hold what it should; the message names the place."""
@@ -23,6 +26,11 @@ class DamagedShardError(ValueError):
         places = (("key", key), ("member", member), ("offset", offset))
         where = "".join(f", {word} {value}" for word, value in places if value is not None)
         super().__init__(f"Shard {shard}{where}: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        places = {"key": self.key, "member": self.member, "offset": self.offset}
+        make = functools.partial(type(self), self.reason, shard=self.shard, **places)
+        return make, ()
 
 
 class FingerprintError(ValueError):

@@ -39,6 +39,11 @@ class FieldSpec:
     """Times at which the `flow_time` axis was evaluated, 1.0 (noise) first."""
 
     def __post_init__(self) -> None:
+        if list(self.axes) != [axis for axis in AXES if axis in self.axes]:
+            raise ValueError(
+                f"`axes` of {self.name} must be words of {', '.join(AXES)}, in this order, but got "
+                f"{self.axes}."
+            )
         if len(self.axes) != len(self.shape):
             raise ValueError(
                 f"`axes` must name every axis of {self.name}, but got {self.axes} for shape "

@@ -122,19 +122,6 @@ def parse_header(start: bytes, file_size: int) -> dict[str, TensorEntry]:
     return parsed
 
 
-def decode_tensors(content: bytes) -> dict[str, np.ndarray]:
-    """Reads a whole file.
-
-    Raises:
-        ValueError: if the header is no header, or lies.
-    """
-    entries = parse_header(content, len(content))
-    return {
-        name: np.frombuffer(content[e.start : e.start + e.size], e.dtype).reshape(e.shape)
-        for name, e in entries.items()
-    }
-
-
 def _load_json(text: bytes) -> dict[str, Any]:
     try:
         entries = json.loads(text, object_pairs_hook=_unique)

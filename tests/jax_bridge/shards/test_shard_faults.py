@@ -2,6 +2,7 @@
 
 import errno
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -135,6 +136,32 @@ def test_a_damaged_header_stops_a_read_and_can_be_skipped(copy_of_toy, toy):
     batches = list(dataset.iter_batches([TEXT, "valid.text"], batch_size=6, on_error="skip"))
     assert [len(batch["rows"]) for batch in batches] == [6, 6, 5]
     assert [len(batch["valid.text"]) for batch in batches] == [6, 6, 5]
+
+
+def test_skipping_leaves_out_a_whole_bad_shard_after_one_look(copy_of_toy, monkeypatch):
+    from jax_bridge.shards import dataset as module
+
+    looks = []
+    monkeypatch.setattr(
+        module, "read_manifest", lambda path: looks.append(path) or read_manifest(path)
+    )
+    path = copy_of_toy / "shards" / "toy-t000-e0000-0001.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    dataset = open_dataset(copy_of_toy)
+    assert dataset.read_robot("state", on_error="skip").shape == (12, 8)
+    batches = list(dataset.iter_batches(TEXT, batch_size=4, on_error="skip"))
+    assert [len(batch["rows"]) for batch in batches] == [0, 2, 4, 4, 2]
+    assert sorted(dataset.damaged) == list(range(6))
+    assert len(looks) == 3
+    with pytest.raises(DamagedShardError, match=r"Shard toy-t000-e0000-0001, offset 5000: "):
+        pickle.loads(pickle.dumps(dataset)).read_robot("state")
+
+
+def test_damage_travels_between_processes():
+    error = DamagedShardError("gone.", shard="a", key="b", member="c", offset=4)
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) == "Shard a, key b, member c, offset 4: gone."
+    assert (copy.shard, copy.key, copy.member, copy.offset) == ("a", "b", "c", 4)
 
 
 def test_a_changed_fingerprint_is_found(copy_of_toy):

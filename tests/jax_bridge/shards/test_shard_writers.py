@@ -169,6 +169,7 @@ def test_errors_are_listed_until_the_episode_succeeds(sandbox, tmp_path):
         writer.record_error(suite="toy", task_id=0, episode=2, message="again")
     with EpisodeWriter(tmp_path, sandbox.info) as writer:
         assert writer.errors == {("toy", 0, 1), ("toy", 0, 2)}
+    assert open_dataset(tmp_path).errors == {("toy", 0, 1), ("toy", 0, 2)}
 
 
 @pytest.mark.parametrize(
