@@ -6,32 +6,28 @@ errors; the choice itself is stored as `NAME.name`, so that `--print_config` wri
 """
 
 import importlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from cli.configs import find_config
+from cli.configs import read_config
 
 
 class Choice:
     """One `--NAME` of a parser."""
 
-    def __init__(
-        self, name: str, *, class_path: Callable[[str], str], default: str, what: str
-    ) -> None:
+    def __init__(self, name: str, *, registry: Mapping[str, str], default: str, what: str) -> None:
         """Describes the choice.
 
         Args:
             name: the option, without dashes.
-            class_path: from a short name to a class path; raises ValueError on unknown names.
+            registry: class paths by short name; a dotted path stands for itself.
             default: the short name that is chosen where nobody chooses.
             what: what is chosen, for the help.
         """
         self._name = name
-        self._class_path = class_path
+        self._registry = registry
         self._default = default
         self._what = what
         self._class: type | None = None
@@ -59,6 +55,14 @@ class Choice:
         )
         parser.add_class_arguments(self._class, self._name)
 
+    def _class_path(self, chosen: str) -> str:
+        if chosen in self._registry or "." in chosen:
+            return self._registry.get(chosen, chosen)
+        raise ValueError(
+            f"`--{self._name}` must be one of {', '.join(self._registry)} or a class path, but got "
+            f"{chosen!r}. Write a class as package.module.Class."
+        )
+
     def _load(self, path: str) -> type:
         module, _, name = path.rpartition(".")
         try:
@@ -82,13 +86,9 @@ class Choice:
             if flag == f"--{self._name}.name":
                 chosen = value
             elif flag in ("-c", "--config"):
-                chosen = self._in_file(find_config(value)) or chosen
+                group = read_config(value).get(self._name)
+                chosen = group.get("name", chosen) if isinstance(group, dict) else chosen
         return chosen
-
-    def _in_file(self, path: Path) -> str | None:
-        content = yaml.safe_load(path.read_text())
-        group = content.get(self._name) if isinstance(content, dict) else None
-        return group.get("name") if isinstance(group, dict) else None
 
 
 def _pairs(args: Sequence[str]) -> list[tuple[str, str]]:

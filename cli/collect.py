@@ -1,5 +1,7 @@
 """`vla-lens collect`: roll a policy out, capture latents, write episode shards."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,18 +26,18 @@ SHOWN_ERRORS = 5
 
 
 def _choices() -> tuple[Choice, Choice]:
-    from jax_bridge.environments import registry as environments
-    from jax_bridge.policies import registry as policies
+    from jax_bridge.environments.registry import ENVIRONMENTS
+    from jax_bridge.policies.registry import POLICIES
 
     return (
-        Choice("env", class_path=environments.class_path, default="tabletop", what="simulator"),
-        Choice("policy", class_path=policies.class_path, default="pi0", what="kind of policy"),
+        Choice("env", registry=ENVIRONMENTS, default="tabletop", what="simulator"),
+        Choice("policy", registry=POLICIES, default="pi0", what="kind of policy"),
     )
 
 
 def build_parser(args: list[str], choices: tuple[Choice, ...]) -> ArgumentParser:
     """The parser for these (expanded) arguments: the chosen classes add their own options."""
-    parser = ArgumentParser(prog="vla-lens collect", description=DESCRIPTION)
+    parser = ArgumentParser(prog="vla-lens collect", description=DESCRIPTION, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="a YAML file, or a name in configs")
     for choice in choices:
         choice.add_to(parser, args)
@@ -47,7 +49,7 @@ def build_parser(args: list[str], choices: tuple[Choice, ...]) -> ArgumentParser
 
 def _add_selection(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--tasks", type=str | None, default=None, help="half-open range, 0:5; all by default"
+        "--tasks", type=str, default=":", help="half-open range, 0:5; all by default"
     )
     parser.add_argument(
         "--episodes", type=str, default="0:1", help="half-open range of starts of every task, 0:2"
@@ -115,7 +117,7 @@ def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
     from jax_bridge.rollouts.selection import parse_range
 
     return CollectPlan(
-        tasks=parse_range(config.tasks or ":", name="--tasks", size=len(environment.tasks)),
+        tasks=parse_range(config.tasks, name="--tasks", size=len(environment.tasks)),
         episodes=parse_range(config.episodes, name="--episodes", size=environment.episodes),
         capture=_capture(config.capture),
         images=config.images,
@@ -143,15 +145,16 @@ def _capture(text: str) -> "CaptureSpec":
 def _print_estimate(environment: "Environment", policy: "Policy", plan: "CollectPlan") -> None:
     from jax_bridge.rollouts.estimate import estimate, measure_seconds
 
-    cost = estimate(policy, plan)
+    cost = estimate(environment, policy, plan)
     print(f"episodes  {cost.episodes}")
     print(f"samples   at most {cost.samples:,}")
     print(
         f"bytes     at most {cost.bytes / 1e6:,.1f} MB "
-        f"({cost.bytes_per_sample / 1e3:,.1f} kB a sample, images not counted)"
+        f"({cost.bytes_per_sample / 1e3:,.1f} kB a sample as tried, images included)"
     )
     seconds = measure_seconds(environment, policy, plan)
-    print(f"time      at most {seconds / 60:,.1f} min (one start and two policy calls tried)")
+    shown = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
+    print(f"time      at most {shown} (one start and two policy calls tried)")
 
 
 def _say_left_out(policy: "Policy", plan: "CollectPlan") -> None:
@@ -189,6 +192,16 @@ def main(args: list[str]) -> int:
         environment.close()
 
 
+@contextlib.contextmanager
+def _explained_interrupt(out: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"finished episodes are kept in {out}, the same command goes on from there"
+        ) from interrupt
+
+
 def _run(config: Namespace, environment: Any, policy: Any) -> int:
     from cli.progress import EpisodeProgress
     from jax_bridge.rollouts.collect import Collector
@@ -201,7 +214,7 @@ def _run(config: Namespace, environment: Any, policy: Any) -> int:
         raise ValueError("`--out` must name the folder of the data set. Add --out DIR.")
     _say_left_out(policy, plan)
     total = len(plan.tasks) * len(plan.episodes)
-    with EpisodeProgress(total) as progress:
+    with EpisodeProgress(total) as progress, _explained_interrupt(config.out):
         report = Collector(environment, policy, plan).run(config.out, progress)
     _print_report(report, config.out)
     return 1 if report.errors and not report.episodes else 0

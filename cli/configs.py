@@ -1,6 +1,9 @@
 """Configuration files by name: `-c probe` finds `configs/probe.yaml` as well as a path."""
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 import cli
 
@@ -30,6 +33,28 @@ def find_config(name: str) -> Path:
         f"`--config` must be a YAML file or one of {', '.join(shipped) or 'no names'}, "
         f"but got {name!r}. Check the spelling or give a path."
     )
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """The content of a configuration file, given by path or by shipped name.
+
+    Raises:
+        FileNotFoundError: as `find_config`.
+        ValueError: if it is no YAML mapping.
+    """
+    path = find_config(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"`--config` must be a YAML file, but {path} cannot be read as one: {error}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"`--config` must be a file of `option: value` lines, but {path} holds "
+            f"{type(content).__name__}."
+        )
+    return content
 
 
 def resolve_config_args(args: list[str]) -> list[str]:

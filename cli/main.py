@@ -3,6 +3,7 @@
 Nothing heavy is imported here: `vla-lens --help` answers without torch, jax or jsonargparse.
 """
 
+import argparse
 import dataclasses
 import difflib
 import importlib
@@ -26,7 +27,7 @@ COMMANDS: dict[str, Command] = {
     "collect": Command(
         module="cli.collect", help="roll a policy out, capture latents, write episode shards"
     ),
-    "shards": Command(module="cli.shards", help="index, verify or inspect a data set of shards"),
+    "shards": Command(module="cli.shards", help="index, verify, repair or inspect a data set"),
     "fit": Command(module="cli.lightning", help="train probes on a data set (LightningCLI)"),
     "validate": Command(module="cli.lightning", help="run a trained probe on the validation split"),
     "test": Command(module="cli.lightning", help="run a trained probe on the test split"),
@@ -68,24 +69,26 @@ def _unknown(name: str) -> str:
 
 
 def _run(name: str, args: list[str]) -> int:
-    module = importlib.import_module(COMMANDS[name].module)
     try:
-        return module.main(args)
-    except KeyboardInterrupt:
-        print(f"vla-lens {name}: interrupted", file=sys.stderr)
+        return importlib.import_module(COMMANDS[name].module).main(args)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join([f"vla-lens {name}: interrupted", *interrupt.args]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `vla-lens ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, argparse.ArgumentError) as error:
         if os.environ.get("VLA_LENS_TRACEBACK"):
             raise
-        print(f"vla-lens {name}: error: {_one_line(error)}", file=sys.stderr)
+        print(f"vla-lens {name}: error: {_one_line(error, name)}", file=sys.stderr)
         return USER_ERROR
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _one_line(error: Exception, name: str) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, argparse.ArgumentError):
+        text = f"{text.rstrip('.')}. `vla-lens {name} --help` lists the options."
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

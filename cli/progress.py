@@ -3,12 +3,12 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -16,23 +16,27 @@ if TYPE_CHECKING:
     from jax_bridge.rollouts.collect import CollectReport
 
 
-class EpisodeProgress:
-    """Episodes done, samples a second, success so far, time left."""
+RATE_SECONDS = 3600.0
+"""How far back the time left looks; one episode of a slow simulator takes minutes."""
 
-    def __init__(self, total: int) -> None:
+
+class EpisodeProgress:
+    """Episodes done, samples a second, success so far, time left (at the end: taken)."""
+
+    def __init__(self, total: int, console: Console | None = None) -> None:
         self._bar = Progress(
             TextColumn("episodes"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console or Console(stderr=True),
+            speed_estimate_period=RATE_SECONDS,
+            expand=True,
         )
-        self._task = self._bar.add_task("episodes", total=total, note="")
+        self._task = self._bar.add_task("episodes", total=total, note="", start=False)
 
     def __enter__(self) -> Self:
-        self._bar.start()
         return self
 
     def __exit__(
@@ -41,13 +45,16 @@ class EpisodeProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def update(self, report: "CollectReport") -> None:
-        """Shows where the run stands."""
+        """Shows where the run stands; nothing is shown before, so that errors stand alone."""
+        self._bar.start()
+        self._bar.start_task(self._task)
         elapsed = self._bar.tasks[self._task].elapsed or 0.0
         rate = report.samples / elapsed if elapsed else 0.0
-        note = f"{report.samples} samples ({rate:.1f}/s), {report.successes} successes"
+        note = f"{report.samples} samples, {rate:.3g}/s, {report.successes} solved"
         if report.errors:
             note += f", {len(report.errors)} errors"
         done = report.skipped + report.episodes + len(report.errors)

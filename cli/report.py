@@ -12,7 +12,7 @@ do and do not show, and where they come from. It needs no other file and no netw
 
 def build_parser() -> ArgumentParser:
     """The parser of `vla-lens report`."""
-    parser = ArgumentParser(prog="vla-lens report", description=DESCRIPTION)
+    parser = ArgumentParser(prog="vla-lens report", description=DESCRIPTION, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config", help="a YAML file, or a name in configs")
     parser.add_argument(
         "run", metavar="RUN", type=str, help="run folder, as `vla-lens fit` made it"

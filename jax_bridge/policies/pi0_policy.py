@@ -136,7 +136,7 @@ class Pi0Policy:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Weights (by digest), sizes and pre-processing: the same on every machine."""
+        """Weights (address and digest), sizes and pre-processing."""
         processor = self.processor
         statistics = processor.norm_stats
         entry = {
@@ -156,6 +156,8 @@ class Pi0Policy:
             "action_dim": self._convention.action_dim,
             "recipe": dataclasses.asdict(processor.recipe),
         }
+        if self._checkpoint is not None:
+            entry["checkpoint"] = self._checkpoint
         return json.loads(json.dumps(entry))
 
     def fields(self, capture: CaptureSpec) -> dict[str, FieldSpec]:
@@ -165,10 +167,6 @@ class Pi0Policy:
             ValueError: if the capture names what the model has not.
         """
         return capture.fields(self.config, num_steps=self._num_steps)
-
-    def bytes_per_call(self, capture: CaptureSpec) -> int:
-        """Bytes of latents of one call; loads no weights."""
-        return sum(field.nbytes for field in self.fields(capture).values())
 
     def seen_images(self, observation: RobotObservation) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
         """The camera images as the policy sees them, resized with padding, by camera name."""

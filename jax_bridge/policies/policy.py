@@ -38,15 +38,14 @@ class Policy(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Weights (by digest), sizes and pre-processing, JSON-able: enters the fingerprint."""
+        """Weights (`params_digest`), sizes and pre-processing, JSON-able: enters the fingerprint.
+
+        `checkpoint`, the place where the weights lay, is noted but does not enter it.
+        """
         ...
 
     def fields(self, capture: "CaptureSpec") -> dict[str, FieldSpec]:
-        """Every latent that `infer` gives with this capture, by name."""
-        ...
-
-    def bytes_per_call(self, capture: "CaptureSpec") -> int:
-        """Bytes of latents of one call; no weights are loaded for it."""
+        """Every latent that `infer` gives with this capture, by name; loads no weights."""
         ...
 
     def seen_images(self, observation: RobotObservation) -> dict[str, UInt8[np.ndarray, "h w 3"]]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,12 +41,16 @@ class CollectPlan:
     retry_errors: bool = False
     """Whether episodes that ended in an error before are run again."""
 
+    @property
+    def image_format(self) -> ImageFormat | None:
+        """How images are stored; None where none are kept."""
+        return None if self.images == "none" else ImageFormat(kind=self.images)
+
 
 @dataclasses.dataclass(kw_only=True)
 class CollectReport:
     """What a run did; grows while it runs."""
 
-    planned: int = 0
     skipped: int = 0
     """Episodes that were there already."""
     episodes: int = 0
@@ -61,7 +65,7 @@ class Watcher(Protocol):
     """Is told how the run goes (a progress bar)."""
 
     def update(self, report: CollectReport) -> None:
-        """Called after every episode."""
+        """Called at the start and after every episode."""
         ...
 
 
@@ -76,7 +80,16 @@ def dataset_info(environment: Environment, policy: Policy, plan: CollectPlan) ->
     )
 
 
-class _ShardRecorder:
+def _check_replan(policy: Policy, plan: CollectPlan) -> None:
+    replan, horizon = plan.protocol.replan, policy.action_horizon
+    if plan.protocol.drive == "policy" and replan > horizon:
+        raise ValueError(
+            f"`replan` must be at most {horizon}, the actions in a chunk of this policy, but got "
+            f"{replan}. Lower it."
+        )
+
+
+class ShardRecorder:
     """Hands captures to the shard writer."""
 
     def __init__(self, episode: EpisodeRecorder, policy: Policy, images: Images) -> None:
@@ -86,6 +99,7 @@ class _ShardRecorder:
         self.samples = 0
 
     def record(self, capture: Capture) -> None:
+        """Appends one sample."""
         self._episode.append(
             timestep=capture.timestep,
             call=capture.call,
@@ -113,6 +127,7 @@ class Collector:
         *,
         limits: ShardLimits | None = None,
     ) -> None:
+        _check_replan(policy, plan)
         self._environment = environment
         self._policy = policy
         self._plan = plan
@@ -126,18 +141,17 @@ class Collector:
             OSError: if the disk is full; what is committed stays whole.
         """
         info = dataset_info(self._environment, self._policy, self._plan)
-        with EpisodeWriter(path, info, limits=self._limits, images=self._image_format) as w:
-            report = CollectReport()
-            for task, episode in self._todo(w, report):
+        with EpisodeWriter(path, info, limits=self._limits, images=self._plan.image_format) as w:
+            todo, skipped = self._todo(w)
+            report = CollectReport(skipped=skipped)
+            watcher.update(report)
+            for task, episode in todo:
                 self._episode(w, task, episode, report)
                 watcher.update(report)
         return report
 
-    @property
-    def _image_format(self) -> ImageFormat | None:
-        return None if self._plan.images == "none" else ImageFormat(kind=self._plan.images)
-
-    def _todo(self, writer: EpisodeWriter, report: CollectReport) -> Iterator[tuple[Task, int]]:
+    def _todo(self, writer: EpisodeWriter) -> tuple[list[tuple[Task, int]], int]:
+        """The episodes that are missing, and how many are there already."""
         done = set(writer.committed)
         if not self._plan.retry_errors:
             done |= set(writer.errors)
@@ -147,9 +161,7 @@ class Collector:
             for episode in self._plan.episodes
         ]
         todo = [(t, e) for t, e in wanted if (t.suite, t.task_id, e) not in done]
-        report.planned = len(todo)
-        report.skipped = len(wanted) - len(todo)
-        yield from todo
+        return todo, len(wanted) - len(todo)
 
     def _episode(
         self, writer: EpisodeWriter, task: Task, episode: int, report: CollectReport
@@ -186,7 +198,7 @@ class Collector:
             task_instruction=task.instruction,
             seed=self._plan.protocol.seed,
         ) as open_episode:
-            recorder = _ShardRecorder(open_episode, self._policy, self._plan.images)
+            recorder = ShardRecorder(open_episode, self._policy, self._plan.images)
             outcome = rollout.run(recorder)
             open_episode.finish(
                 success=outcome.success,

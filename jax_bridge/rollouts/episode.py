@@ -17,6 +17,7 @@ from jax_bridge.rollouts.driver import (
     noise_generator,
 )
 from jax_bridge.rollouts.protocol import RolloutProtocol
+from jax_bridge.shards.canonical_json import canonical_json
 
 
 class EnvironmentFailureError(RuntimeError):
@@ -144,6 +145,7 @@ class EpisodeRollout:
         if looks and seen is not None:
             with environment_guard():
                 truth = self._environment.truth()
+                canonical_json(truth)  # what cannot be stored (NaN) is the simulator's error too
             recorder.record(
                 Capture(
                     timestep=timestep,

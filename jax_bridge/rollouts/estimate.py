@@ -2,22 +2,17 @@
 
 import dataclasses
 import math
+import pathlib
+import tempfile
 import time
 
 import numpy as np
 
 from jax_bridge.environments.environment import Environment
-from jax_bridge.policies.policy import Policy
-from jax_bridge.rollouts.collect import CollectPlan
-
-TAR_BLOCK = 512
-"""Bytes to which a tar pads each member, and the size of its header."""
-
-ROBOT_DIMS = 32
-"""Dims assumed for state and action: what a π0 holds."""
-
-JSON_BYTES = 2048
-"""Bytes assumed for a sample's `.json`, ground truth included."""
+from jax_bridge.policies.policy import Policy, PolicyOutput
+from jax_bridge.rollouts.collect import CollectPlan, ShardRecorder
+from jax_bridge.rollouts.episode import Capture
+from jax_bridge.shards import DatasetInfo, EpisodeWriter
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,23 +22,23 @@ class Estimate:
     episodes: int
     samples: int
     bytes_per_sample: int
-    """Latents, robot values and metadata; images come on top (some 10 kB a camera as jpg)."""
+    """Of one sample that was tried, images included; the index comes on top (some per cent)."""
 
     @property
     def bytes(self) -> int:
-        """Bytes of the whole data set, without images."""
+        """Bytes of all tars."""
         return self.samples * self.bytes_per_sample
 
 
-def estimate(policy: Policy, plan: CollectPlan) -> Estimate:
-    """Counts samples and bytes; loads no parameters and steps no simulator."""
+def estimate(environment: Environment, policy: Policy, plan: CollectPlan) -> Estimate:
+    """Counts samples and bytes after one start of the simulator; loads no parameters."""
     episodes = len(plan.tasks) * len(plan.episodes)
     per_episode = math.ceil(plan.protocol.max_steps / plan.protocol.interval)
-    robot = 4 * ROBOT_DIMS * (policy.action_horizon + 2)  # chunk, state, executed
+    _start(environment, plan)
     return Estimate(
         episodes=episodes,
         samples=episodes * per_episode,
-        bytes_per_sample=policy.bytes_per_call(plan.capture) + robot + JSON_BYTES + 3 * TAR_BLOCK,
+        bytes_per_sample=_sample_bytes(environment, policy, plan),
     )
 
 
@@ -53,9 +48,8 @@ def measure_seconds(environment: Environment, policy: Policy, plan: CollectPlan)
     Returns:
         Seconds that the collection takes at most, without compiling and without writing.
     """
-    task = environment.tasks[plan.tasks[0]]
     start = time.perf_counter()
-    environment.reset(task_id=task.task_id, episode=plan.episodes[0], seed=plan.protocol.seed)
+    _start(environment, plan)
     reset = time.perf_counter() - start
     policy.infer(environment.observe(), capture=plan.capture)  # compiles
 
@@ -68,6 +62,42 @@ def measure_seconds(environment: Environment, policy: Policy, plan: CollectPlan)
         environment.step(action)
     step = (time.perf_counter() - start) / len(actions)
 
-    looks = math.ceil(plan.protocol.max_steps / plan.protocol.interval)
-    per_episode = reset + plan.protocol.max_steps * step + looks * look
+    per_episode = reset + plan.protocol.max_steps * step + plan.protocol.calls * look
     return per_episode * len(plan.tasks) * len(plan.episodes)
+
+
+def _start(environment: Environment, plan: CollectPlan) -> None:
+    environment.reset(task_id=plan.tasks[0], episode=plan.episodes[0], seed=plan.protocol.seed)
+
+
+def _sample_bytes(environment: Environment, policy: Policy, plan: CollectPlan) -> int:
+    """Writes what the simulator shows now, with zeros for latents and actions."""
+    fields = policy.fields(plan.capture)
+    latents = {name: np.zeros(spec.shape, spec.numpy_dtype) for name, spec in fields.items()}
+    observation = environment.observe()
+    actions = np.zeros((policy.action_horizon, len(observation.state)), np.float32)
+    capture = Capture(
+        timestep=0,
+        call=0,
+        observation=observation,
+        output=PolicyOutput(actions=actions, latents=latents),
+        executed=actions[0],
+        truth=environment.truth(),
+    )
+    task = environment.tasks[plan.tasks[0]]
+    info = DatasetInfo(fields=fields, capture={}, model={}, environment={}, seed=0)
+    with tempfile.TemporaryDirectory() as folder:
+        with (
+            EpisodeWriter(folder, info, images=plan.image_format) as writer,
+            writer.episode(
+                suite=task.suite,
+                task_id=task.task_id,
+                task_name=task.name,
+                episode=0,
+                instruction=task.instruction,
+                task_instruction=task.instruction,
+            ) as episode,
+        ):
+            ShardRecorder(episode, policy, plan.images).record(capture)
+            episode.finish(success=None)
+        return sum(path.stat().st_size for path in pathlib.Path(folder).glob("shards/*.tar"))

@@ -49,6 +49,14 @@ class RolloutProtocol:
         """Steps between two captures."""
         return self.stride or self.replan
 
+    @property
+    def calls(self) -> int:
+        """Policy calls of an episode that lasts until `max_steps`."""
+        steps = set(range(0, self.max_steps, self.interval))
+        if self.drive == "policy":
+            steps |= set(range(0, self.max_steps, self.replan))
+        return len(steps)
+
     def describe(self) -> dict[str, Any]:
         """JSON-able, for the fingerprint; the seed stands there by itself."""
         entry = dataclasses.asdict(self)

@@ -13,7 +13,7 @@ from jax_bridge.shards.field import FieldSpec
 FORMAT = "vla-lens-shards"
 VERSION = 1
 _ADDRESSES = ("checkpoint", "address")
-"""Entries of `model` that say where it lay; the digest says what it is."""
+"""Entries of `model` that say where it lay; `params_digest` says what it is."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class DatasetInfo:
     def identity(self) -> dict[str, Any]:
         """What the fingerprint is taken of: no ranges, hosts, limits, dates or addresses."""
         model = dict(self.model)
-        if model.get("digest"):
+        if model.get("params_digest"):
             for name in _ADDRESSES:
                 model.pop(name, None)
         return {

@@ -88,9 +88,6 @@ class CountingPolicy:
         )
         return {FIELD: spec}
 
-    def bytes_per_call(self, capture) -> int:
-        return self.fields(capture)[FIELD].nbytes
-
     def seen_images(self, observation):
         return observation.images
 

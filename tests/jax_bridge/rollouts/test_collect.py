@@ -117,6 +117,15 @@ def test_a_failing_environment_ends_its_episode_and_not_the_run(run, counting, p
     assert environment.closed == 1
 
 
+def test_ground_truth_that_cannot_be_stored_is_the_environments_error(run, counting, policy):
+    environment = counting()
+    environment.truth = lambda: {"height": float("nan") if environment.timestep == 5 else 0.0}
+    report, dataset = run(environment, policy, episodes=range(2))
+    assert report.episodes == 0
+    assert "Out of range float" in report.errors[0]
+    assert len(dataset.errors) == 2
+
+
 def test_resuming_runs_only_what_is_missing(run, counting, policy):
     run(counting(), policy, episodes=range(2))
     report, dataset = run(counting(), policy, episodes=range(4))
@@ -156,6 +165,33 @@ def test_protocol_refuses_impossible_numbers(name, value):
 def test_noise_needs_a_demonstrator():
     with pytest.raises(ValueError, match=r"but got 0\.4\. Add --drive demonstrator"):
         RolloutProtocol(noise=0.4)
+
+
+def test_a_chunk_cannot_be_sent_beyond_its_end(run, environment, policy, tmp_path):
+    with pytest.raises(ValueError, match=r"`replan` must be at most 6, .* but got 7"):
+        run(environment, policy, replan=7)
+    assert not (tmp_path / "data").exists()
+    run(environment, policy, replan=7, drive="demonstrator")
+
+
+@pytest.mark.parametrize("protocol", [
+    {}, {"stride": 4}, {"stride": 10}, {"drive": "demonstrator"},
+    {"drive": "demonstrator", "stride": 12},
+])  # fmt: skip
+def test_calls_are_counted_beforehand(run, environment, policy, protocol):
+    run(environment, policy, **protocol)
+    assert len(policy.calls) == RolloutProtocol(max_steps=12, **protocol).calls
+
+
+def test_the_bar_knows_from_the_start_what_was_there(tmp_path, counting, policy):
+    plan = CollectPlan(
+        tasks=range(1), episodes=range(2), protocol=RolloutProtocol(max_steps=12),
+        capture=CaptureSpec.preset("pooled"), images="none",
+    )  # fmt: skip
+    Collector(counting(), policy, plan).run(str(tmp_path), Silent())
+    watcher = Silent()
+    report = Collector(counting(), policy, plan).run(str(tmp_path), watcher)
+    assert (report.skipped, watcher.updates) == (2, 1)
 
 
 def test_the_seed_reaches_the_samplers_noise(run, environment, policy):

@@ -95,7 +95,7 @@ def sandbox():
         info=DatasetInfo(
             fields={spec.name: spec for spec in specs()},
             capture={"preset": "pooled"},
-            model={"preset": "toy", "checkpoint": "/somewhere", "digest": "abc"},
+            model={"preset": "toy", "checkpoint": "/somewhere", "params_digest": "abc"},
             environment={"name": "toy", "settle": 10},
             seed=0,
         )

@@ -140,11 +140,11 @@ def test_another_fingerprint_is_refused_with_the_difference(sandbox, toy):
 
 def test_the_place_of_a_checkpoint_is_not_part_of_the_fingerprint(sandbox):
     moved = dataclasses.replace(
-        sandbox.info, model={"preset": "toy", "checkpoint": "/elsewhere", "digest": "abc"}
+        sandbox.info, model={"preset": "toy", "checkpoint": "/elsewhere", "params_digest": "abc"}
     )
     assert moved.fingerprint == sandbox.info.fingerprint
     changed = dataclasses.replace(
-        sandbox.info, model={"preset": "toy", "checkpoint": "/somewhere", "digest": "abd"}
+        sandbox.info, model={"preset": "toy", "checkpoint": "/somewhere", "params_digest": "abd"}
     )
     assert changed.fingerprint != sandbox.info.fingerprint
 
