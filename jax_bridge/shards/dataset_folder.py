@@ -10,9 +10,10 @@ import pathlib
 from collections.abc import Iterator
 
 from jax_bridge.shards.canonical_json import canonical_json
-from jax_bridge.shards.dataset_info import DatasetInfo
+from jax_bridge.shards.dataset_info import FORMAT, VERSION, DatasetInfo
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.file_layer import LOCAL_FILES, TEMPORARY, FileLayer
+from jax_bridge.shards.info_check import check_info
 
 PART = ".part-"
 DIGEST = "sha256"
@@ -96,9 +97,12 @@ class DatasetFolder:
         if not isinstance(content, dict):
             raise ValueError(f"{self.info_path} must hold a JSON object.")
         try:
+            if content.get("format") == FORMAT and content.get("version") == VERSION:
+                check_info(content, str(self.info_path))
             return DatasetInfo.from_json(content)
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"{self.info_path} cannot be read: {error}.") from error
+        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+            reason = f"{type(error).__name__} {str(error)[:200]}"
+            raise ValueError(f"{self.info_path} cannot be read: {reason}.") from error
 
     def write_info(self, info: DatasetInfo) -> None:
         """Writes `dataset.json`."""

@@ -1,7 +1,7 @@
 """What is known of one finished episode: its members, where they lie, their digests."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jax_bridge.shards.sample_key import EpisodeId
 from jax_bridge.shards.tar_layout import Member
@@ -12,6 +12,37 @@ class DigestedMember(NamedTuple):
 
     member: Member
     sha256: str
+
+
+T = TypeVar("T", str, int)
+
+
+def exact(value: object, kind: type[T]) -> T:
+    """A value out of JSON that must be a text, or a number of the file system.
+
+    Raises:
+        TypeError: if it is of another kind.
+        ValueError: if a number is negative or beyond 64 bits.
+    """
+    if type(value) is not kind:
+        raise TypeError(f"{str(value)[:80]!r} is no {kind.__name__}")
+    if isinstance(value, int) and not 0 <= value < 2**62:
+        raise ValueError(f"{value} is beyond every file")
+    return value
+
+
+def digested_member(entry: object) -> DigestedMember:
+    """Reads `[key, suffix, offset, size, sha256]`.
+
+    Raises:
+        TypeError: if it is something else.
+        ValueError: if it has another length, or a number is beyond every file.
+    """
+    if not isinstance(entry, list):
+        raise TypeError(f"{str(entry)[:80]!r} is no list")
+    key, suffix, offset, size, sha256 = entry
+    member = Member(exact(key, str), exact(suffix, str), exact(offset, int), exact(size, int))
+    return DigestedMember(member, exact(sha256, str))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +80,10 @@ class EpisodeRecord:
     def from_json(cls, line: dict[str, Any]) -> "EpisodeRecord":
         """Reads a line of the journal."""
         return cls(
-            id=EpisodeId(line["suite"], line["task_id"], line["episode"]),
-            start=line["start"],
-            end=line["end"],
-            members=tuple(DigestedMember(Member(*m[:4]), m[4]) for m in line["members"]),
+            id=EpisodeId(
+                exact(line["suite"], str), exact(line["task_id"], int), exact(line["episode"], int)
+            ),
+            start=exact(line["start"], int),
+            end=exact(line["end"], int),
+            members=tuple(map(digested_member, line["members"])),
         )

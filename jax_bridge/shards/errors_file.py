@@ -5,6 +5,7 @@ import os
 
 from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.dataset_folder import DatasetFolder
+from jax_bridge.shards.episode_record import exact
 from jax_bridge.shards.sample_key import EpisodeId
 
 
@@ -29,7 +30,9 @@ def read_errors(folder: DatasetFolder) -> set[EpisodeId]:
     for line in content.split(b"\n"):
         try:
             entry = json.loads(line)
-            episodes.add(EpisodeId(entry["suite"], entry["task_id"], entry["episode"]))
-        except (ValueError, KeyError, TypeError):
+            suite = exact(entry["suite"], str)
+            numbers = exact(entry["task_id"], int), exact(entry["episode"], int)
+            episodes.add(EpisodeId(suite, *numbers))
+        except (ValueError, LookupError, TypeError, RecursionError):
             continue
     return episodes

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jax_bridge.shards.episode_record import DigestedMember, EpisodeRecord
+from jax_bridge.shards.episode_record import DigestedMember, EpisodeRecord, digested_member
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.index import read_index_file
 from jax_bridge.shards.index_rows import MEMBER, RowReader, member_column
@@ -134,10 +134,7 @@ def _manifest_members(path: pathlib.Path) -> Iterator[DigestedMember]:
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     for line in lines:
         try:
-            key, suffix, offset, size, digest = json.loads(line.removesuffix(b","))
-            if (type(key), type(suffix), type(digest)) != (str, str, str):
-                continue
-            yield DigestedMember(Member(key, suffix, int(offset), int(size)), digest)
+            yield digested_member(json.loads(line.removesuffix(b",")))
         except (ValueError, TypeError, RecursionError):
             continue
 

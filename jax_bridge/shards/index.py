@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.dataset_folder import DatasetFolder, mapped
 from jax_bridge.shards.dataset_info import FORMAT, VERSION
+from jax_bridge.shards.episode_record import exact
 from jax_bridge.shards.failures import DamagedShardError
-from jax_bridge.shards.index_rows import MEMBER, TENSOR, rows_from_tar, rows_table
+from jax_bridge.shards.index_rows import COLUMNS, MEMBER, TENSOR, rows_from_tar, rows_table
 from jax_bridge.shards.manifest import manifest_from_tar
 from jax_bridge.shards.parquet_digest import digested_parquet
 
@@ -34,7 +35,8 @@ def read_index_file(content_path: object, shard: str) -> tuple[pa.Table, list[st
     try:
         table = pq.read_table(str(content_path), page_checksum_verification=True)
         note = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
-        return table.replace_schema_metadata(None), list(note["shards"])
+        _require_columns(table)
+        return table.replace_schema_metadata(None), [exact(name, str) for name in note["shards"]]
     except (
         pa.ArrowException,
         OSError,
@@ -49,6 +51,18 @@ def read_index_file(content_path: object, shard: str) -> tuple[pa.Table, list[st
             f"{content_path} cannot be read ({error}). Run `vla-lens shards index` to rebuild it.",
             shard=shard,
         ) from error
+
+
+def _require_columns(table: pa.Table) -> None:
+    kinds = dict(zip(table.column_names, table.schema.types, strict=True))
+    if len(kinds) != table.num_columns:
+        raise ValueError("a column stands twice")
+    for name, kind in {**dict.fromkeys(kinds), **COLUMNS}.items():
+        kind = pa.int64() if name.startswith((MEMBER, TENSOR)) else kind
+        if kind is not None and kinds.get(name) != kind:
+            raise ValueError(f"column {name} must be {kind}, but is {kinds.get(name)}")
+    if table.column("key").null_count or table.column("shard").null_count:
+        raise ValueError("a row has no key or no shard")
 
 
 def concatenate(parts: Sequence[pa.Table]) -> pa.Table:

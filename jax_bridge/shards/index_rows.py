@@ -1,6 +1,7 @@
 """A shard's index rows, read from the tar: metadata, and where members and tensors lie."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.safetensors_header import TensorEntry, parse_header
+from jax_bridge.shards.sample_key import SAMPLE_KEY
 from jax_bridge.shards.tar_layout import Member, Readable, group_by_key, scan_members
 
 COLUMNS: dict[str, pa.DataType] = {
@@ -33,6 +35,9 @@ COLUMNS: dict[str, pa.DataType] = {
 """Columns that every index has, in their order; `truth` and `other` are JSON text."""
 MEMBER, TENSOR = "member.", "tensor."
 """Prefixes of the columns that say where things lie."""
+TABLE_PER_TAR = 2
+"""Bytes of a table's numbers for one byte of its tar, at most: samples that all have names of
+their own would need their number squared."""
 
 
 def member_column(suffix: str, what: str) -> str:
@@ -81,6 +86,7 @@ class RowReader:
             entry = json.loads(tar[member.offset : member.offset + member.size])
             if not isinstance(entry, dict):
                 raise ValueError("it is no object")
+            _require_own_key(member.key, entry)
             return _metadata_columns(entry)
         except (ValueError, RecursionError) as error:
             raise self._damaged(member, f"the JSON cannot be read ({error}).") from error
@@ -121,6 +127,7 @@ def rows_from_tar(tar: Readable, shard: str) -> pa.Table:
     reader = RowReader(shard)
     rows: list[dict[str, Any]] = []
     keys: set[str] = set()
+    columns: set[str] = set()
     for group in group_by_key(scan_members(tar, shard)):
         if group[0].key in keys:
             raise DamagedShardError(
@@ -128,6 +135,14 @@ def rows_from_tar(tar: Readable, shard: str) -> pa.Table:
             )
         keys.add(group[0].key)
         rows.append(reader.row(tar, group))
+        columns.update(rows[-1])
+        if len(columns) * len(rows) * 8 > TABLE_PER_TAR * len(tar):
+            raise DamagedShardError(
+                f"its {len(rows)} samples have {len(columns)} different columns, more than a "
+                "table can hold. Use the same names of members, tensors and metadata.",
+                shard=shard,
+                key=group[0].key,
+            )
     return rows_table(rows, shard)
 
 
@@ -136,16 +151,27 @@ def rows_table(rows: Sequence[Mapping[str, Any]], shard: str) -> pa.Table:
     names = dict.fromkeys(name for row in rows for name in row)
     own = [n for n in names if n not in COLUMNS and not n.startswith((MEMBER, TENSOR))]
     places = sorted(n for n in names if n.startswith((MEMBER, TENSOR)))
+    kinds = {**dict.fromkeys(sorted(own)), **COLUMNS, **dict.fromkeys(places, pa.int64())}
     arrays: dict[str, pa.Array] = {}
     for name in (*COLUMNS, *sorted(own), *places):
-        kind = pa.int64() if name in places else COLUMNS.get(name)
         try:
-            arrays[name] = pa.array([row.get(name) for row in rows], kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            name.encode()
+            arrays[name] = pa.array([row.get(name) for row in rows], kinds[name])
+        except (pa.ArrowException, OverflowError, UnicodeError) as error:
             raise DamagedShardError(
-                f"column {name} holds values of several kinds ({error}).", shard=shard
+                f"column {name[:80]!r} cannot be made of its values ({error}).", shard=shard
             ) from error
     return pa.table(arrays)
+
+
+def _require_own_key(key: str, entry: Mapping[str, Any]) -> None:
+    """Refuses the metadata of another sample."""
+    numbers = [entry.get(name) for name in ("suite", "task_id", "episode", "timestep")]
+    match SAMPLE_KEY.fullmatch(key), numbers:
+        case re.Match() as found, [str(), int(), int(), int()]:
+            named = [found[1], *map(int, found.groups()[1:])]
+            if named != numbers:
+                raise ValueError(f"it is that of {numbers}, not of {named}")
 
 
 def _metadata_columns(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import json
 import pathlib
 
 from jax_bridge.shards.canonical_json import canonical_json
-from jax_bridge.shards.episode_record import EpisodeRecord
+from jax_bridge.shards.episode_record import EpisodeRecord, exact
+from jax_bridge.shards.sample_key import SHARD_NAME
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,12 @@ def read_journal(path: pathlib.Path) -> Journal:
         try:
             entry = json.loads(line)
             if "commit" in entry:
-                commit = entry["commit"]
+                commit = exact(entry["commit"], str)
+                if not SHARD_NAME.fullmatch(commit):
+                    raise ValueError(f"{commit!r} is no name of a shard")
             else:
                 episodes.append(EpisodeRecord.from_json(entry))
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             break
         size += len(line) + 1
     return Journal(episodes=tuple(episodes), commit=commit, size=size)

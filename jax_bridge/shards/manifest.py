@@ -4,19 +4,17 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.dataset_info import FORMAT, VERSION
-from jax_bridge.shards.episode_record import DigestedMember, EpisodeRecord
+from jax_bridge.shards.episode_record import DigestedMember, EpisodeRecord, digested_member, exact
 from jax_bridge.shards.failures import DamagedShardError
-from jax_bridge.shards.sample_key import EpisodeId
+from jax_bridge.shards.sample_key import SAMPLE_KEY, EpisodeId
 from jax_bridge.shards.tar_layout import Member, Readable, scan_members
 
 CHUNK = 1 << 22
-_KEY = re.compile(r"(.+)-t(\d+)-e(\d+)-s(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,14 +63,13 @@ class Manifest:
         """
         try:
             entry: dict[str, Any] = json.loads(content)
-            members = tuple(DigestedMember(Member(*m[:4]), str(m[4])) for m in entry["members"])
             manifest = cls(
-                name=entry["name"],
-                size=int(entry["bytes"]),
-                framing_sha256=entry["framing_sha256"],
-                members=members,
+                name=exact(entry["name"], str),
+                size=exact(entry["bytes"], int),
+                framing_sha256=exact(entry["framing_sha256"], str),
+                members=tuple(map(digested_member, entry["members"])),
             )
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise DamagedShardError(
                 f"its manifest cannot be read ({error}).", shard=name
             ) from error
@@ -99,7 +96,7 @@ def read_manifest(path: pathlib.Path) -> Manifest:
 
 def episode_of(key: str) -> EpisodeId | None:
     """The episode that a key names; None for a key of another scheme."""
-    match = _KEY.fullmatch(key)
+    match = SAMPLE_KEY.fullmatch(key)
     return EpisodeId(match[1], int(match[2]), int(match[3])) if match else None
 
 

@@ -103,7 +103,7 @@ class Places:
             some = unread[start : start + _HEADER_ROWS]
             offsets = self.column(member_column(suffix, "offset"))[some]
             sizes = self.column(member_column(suffix, "bytes"))[some]
-            inside = (offsets >= 0) & (sizes >= 8) & (offsets + sizes <= len(shard))
+            inside = (offsets >= 0) & (sizes >= 8) & (offsets <= len(shard) - sizes)
             self._require(inside, shard, suffix, some, "the member does not lie in the tar.")
             lengths = 8 + shard.records(8)[offsets].view("<u8")
             fits = lengths <= sizes.astype(np.uint64)

@@ -8,6 +8,7 @@ Source: github.com/huggingface/safetensors, README, section "Format".
 
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ import ml_dtypes
 import numpy as np
 
 MAX_HEADER_BYTES = 100 * 2**20
+MAX_AXES = 32
+MAX_TENSOR_BYTES = 2**62
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -32,6 +35,8 @@ DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
 }
 CODES: dict[np.dtype, str] = {dtype: code for code, dtype in DTYPES.items()}
+SAFE_NAMES = frozenset(dtype.name for dtype in CODES)
+"""Names of the dtypes that hold numbers and nothing else."""
 
 
 class TensorEntry(NamedTuple):
@@ -115,7 +120,9 @@ def parse_header(start: bytes, file_size: int) -> dict[str, TensorEntry]:
     position = data_start
     for name, entry in sorted(parsed.items(), key=lambda item: (item[1].start, item[1].size)):
         if entry.start != position:
-            raise ValueError(f"tensor {name} starts at {entry.start}, but {position} was due.")
+            raise ValueError(
+                f"tensor {_short(name)} starts at {entry.start}, but {position} was due."
+            )
         position += entry.size
     if position != file_size:
         raise ValueError(f"the tensors end at {position}, but the file at {file_size}.")
@@ -140,18 +147,34 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_entry(name: str, entry: object, data_start: int) -> TensorEntry:
+    name = _short(name)
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"tensor {name} must have dtype, shape and data_offsets, but got {entry}.")
+        raise ValueError(
+            f"tensor {name} must have dtype, shape and data_offsets, but got {_short(entry)}."
+        )
     dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
     numbers = (entry["shape"], entry["data_offsets"])
     if dtype is None or not all(
         isinstance(n, list) and all(type(i) is int and i >= 0 for i in n) for n in numbers
     ):
-        raise ValueError(f"tensor {name} has an unreadable entry {entry}.")
+        raise ValueError(f"tensor {name} has an unreadable entry {_short(entry)}.")
     shape, offsets = numbers
-    size = dtype.itemsize
-    for axis in shape:
-        size *= axis
+    if len(shape) > MAX_AXES:
+        raise ValueError(f"tensor {name} has {len(shape)} axes, more than {MAX_AXES}.")
+    size = dtype.itemsize * math.prod(shape)
     if len(offsets) != 2 or offsets[1] - offsets[0] != size:
-        raise ValueError(f"tensor {name} of {size} bytes claims the bytes {offsets}.")
+        raise ValueError(
+            f"tensor {name} of {_short(size)} bytes claims the bytes {_short(offsets)}."
+        )
+    # numpy refuses such a shape even where an axis of length 0 makes it empty.
+    if dtype.itemsize * math.prod(max(1, axis) for axis in shape) > MAX_TENSOR_BYTES:
+        raise ValueError(f"tensor {name} has an impossible shape {_short(shape)}.")
     return TensorEntry(dtype, tuple(shape), data_start + offsets[0], size)
+
+
+def _short(value: object) -> str:
+    try:
+        text = str(value)
+    except (RecursionError, ValueError):
+        return "what cannot be shown"
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 SUITE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,48}")
+SAMPLE_KEY = re.compile(r"(.+)-t(\d+)-e(\d+)-s(\d+)")
+"""What `sample_key` makes: suite, task, episode, timestep."""
+SHARD_NAME = re.compile(r"[A-Za-z0-9_-]{1,200}")
 MEMBER_WORD = re.compile(r"[A-Za-z0-9_]{1,24}")
 
 

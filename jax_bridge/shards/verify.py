@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ from jax_bridge.shards.manifest import (
     read_manifest,
 )
 from jax_bridge.shards.parquet_digest import has_digest, is_as_written
-from jax_bridge.shards.tar_layout import END, Member, Readable, scan_members, tar_header
+from jax_bridge.shards.tar_layout import BLOCK, END, Member, Readable, scan_members, tar_header
 
 SHOWN_PER_SHARD = 100
 """Problems that are kept of one shard."""
@@ -59,7 +60,7 @@ def verify_dataset(
     folder = DatasetFolder(path)
     folder.read_info()
     names = sorted({*folder.names(), *folder.names(".json"), *folder.names(".parquet")})
-    problems = list(_check_info(folder))
+    problems: list[DamagedShardError] = []
     total = 0
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for name, found in zip(
@@ -70,7 +71,7 @@ def verify_dataset(
             total += size
             if on_shard is not None:
                 on_shard(name, size)
-    problems += _check_index(folder, names)
+    problems += check_dataset_files(folder, names)
     return VerifyReport(
         shards=len(names),
         samples=_count_samples(folder),
@@ -78,6 +79,15 @@ def verify_dataset(
         problems=tuple(problems),
         unfinished=tuple(folder.parts(".tar")),
     )
+
+
+def check_dataset_files(folder: DatasetFolder, names: list[str]) -> list[DamagedShardError]:
+    """All that is wrong with `dataset.json` and `index.parquet`.
+
+    Raises:
+        ValueError: if `dataset.json` cannot be read.
+    """
+    return [*_check_info(folder), *_check_index(folder, names)]
 
 
 def check_shard(folder: DatasetFolder, name: str) -> list[DamagedShardError]:
@@ -121,34 +131,57 @@ def check_tar(tar: Readable, manifest: Manifest) -> Iterator[DamagedShardError]:
 
 def _check_framing(tar: Readable, manifest: Manifest) -> Iterator[DamagedShardError]:
     members = [member for member, _ in manifest.members]
+    found: list[Member] = []
     try:
-        if list(scan_members(tar, manifest.name)) != members:
-            yield DamagedShardError(
-                "the tar does not hold the members of its manifest.", shard=manifest.name
-            )
-            return
+        found.extend(scan_members(tar, manifest.name))
     except DamagedShardError as problem:
-        yield problem
+        yield _named(problem, members)
         return
-    if digest_framing(tar, members) != manifest.framing_sha256:
+    if found != members:
+        yield _first_difference(manifest.name, found, members)
+    elif digest_framing(tar, members) != manifest.framing_sha256:
         yield _framing_problem(tar, manifest.name, members)
+
+
+def _named(problem: DamagedShardError, members: Sequence[Member]) -> DamagedShardError:
+    """The same problem with the key of the member that should stand at its offset."""
+    offset = problem.offset
+    if problem.key is not None or offset is None:
+        return problem
+    due = next((m for m in members if m.offset - BLOCK <= offset < m.end), None)
+    if due is None:
+        return problem
+    return DamagedShardError(
+        problem.reason, shard=problem.shard, key=due.key, member=due.suffix, offset=offset
+    )
+
+
+def _first_difference(
+    name: str, found: Sequence[Member], members: Sequence[Member]
+) -> DamagedShardError:
+    pairs = itertools.zip_longest(found, members)
+    here, due = next((a, b) for a, b in pairs if a != b)
+    place = due or here
+    what = f"{here.name} of {here.size} bytes" if here else "nothing"
+    wanted = f"{due.name} of {due.size} bytes" if due else "nothing"
+    return DamagedShardError(
+        f"the tar holds {what} where its manifest has {wanted}.",
+        shard=name,
+        key=place.key if place else None,
+        member=place.suffix if place else None,
+        offset=place.offset if place else None,
+    )
 
 
 def _framing_problem(tar: Readable, name: str, members: Sequence[Member]) -> DamagedShardError:
     """Where headers and padding first differ from those that the writer makes."""
     for i, (start, end) in enumerate(framing_ranges(members, len(tar))):
-        last = i == len(members)
-        due = END if last else tar_header(members[i].name, members[i].size)
+        due = END if i == len(members) else tar_header(members[i].name, members[i].size)
         due, found = due.rjust(end - start, b"\0"), tar[start:end]
         if found != due:
             place = next(j for j in range(len(due)) if found[j] != due[j])
-            return DamagedShardError(
-                "a byte of a header or of padding is not what it was.",
-                shard=name,
-                key=None if last else members[i].key,
-                member=None if last else members[i].suffix,
-                offset=start + place,
-            )
+            text = "a byte of a header or of padding is not what it was."
+            return _named(DamagedShardError(text, shard=name, offset=start + place), members)
     return DamagedShardError(
         "headers and padding do not have the digest of the manifest.", shard=name
     )
@@ -164,12 +197,11 @@ def has_whole_rows(folder: DatasetFolder, name: str) -> bool:
 
 
 def _check_rows(folder: DatasetFolder, tar: Readable, name: str) -> Iterator[DamagedShardError]:
-    try:
-        stored, covered = read_index_file(folder.rows(name), name)
-    except FileNotFoundError:
+    if not folder.rows(name).exists():
         yield DamagedShardError("it has no index rows. Run `vla-lens shards index`.", shard=name)
         return
-    yield from _check_digest(folder.rows(name), name)
+    _require_digest(folder.rows(name), name)
+    stored, covered = read_index_file(folder.rows(name), name)
     if covered != [name] or not stored.equals(rows_from_tar(tar, name)):
         yield DamagedShardError(
             "its index rows are not those of the tar. Run `vla-lens shards index`.", shard=name
@@ -177,26 +209,22 @@ def _check_rows(folder: DatasetFolder, tar: Readable, name: str) -> Iterator[Dam
 
 
 def _check_index(folder: DatasetFolder, names: list[str]) -> Iterator[DamagedShardError]:
+    if not folder.index_path.exists():
+        yield DamagedShardError(
+            "there is no index.parquet. Run `vla-lens shards index`.", shard="(index)"
+        )
+        return
     try:
+        _require_digest(folder.index_path, "(index)")
         there = [name for name in names if folder.rows(name).exists()]
         due = concatenate([read_index_file(folder.rows(name), name)[0] for name in there])
+        table, covered = read_index_file(folder.index_path, "(index)")
     except DamagedShardError as problem:
         yield problem
         return
     except ValueError as error:
         yield DamagedShardError(str(error), shard="(all)")
         return
-    try:
-        table, covered = read_index_file(folder.index_path, "(index)")
-    except FileNotFoundError:
-        yield DamagedShardError(
-            "there is no index.parquet. Run `vla-lens shards index`.", shard="(index)"
-        )
-        return
-    except DamagedShardError as problem:
-        yield problem
-        return
-    yield from _check_digest(folder.index_path, "(index)")
     if covered != names or not table.equals(due):
         yield DamagedShardError(
             "index.parquet is not made of the shards' rows. Run `vla-lens shards index`.",
@@ -204,15 +232,21 @@ def _check_index(folder: DatasetFolder, names: list[str]) -> Iterator[DamagedSha
         )
 
 
-def _check_digest(path: pathlib.Path, shard: str) -> Iterator[DamagedShardError]:
+def _require_digest(path: pathlib.Path, shard: str) -> None:
+    """Refuses a Parquet file that is not as it was written.
+
+    Raises:
+        DamagedShardError: saying so.
+    """
     content = path.read_bytes()
-    plain = {b"vla-lens", b"ARROW:schema"}
     if has_digest(content):
         good = is_as_written(content)
-    else:  # written by an earlier version
-        good = set(pq.read_metadata(path).metadata or {}) == plain
+    else:
+        # An earlier version wrote it, or its digest itself is damaged.
+        read_index_file(path, shard)
+        good = set(pq.read_metadata(path).metadata or {}) == {b"vla-lens", b"ARROW:schema"}
     if not good:
-        yield DamagedShardError(
+        raise DamagedShardError(
             f"{path.name} does not have its digest. Run `vla-lens shards index`.", shard=shard
         )
 

@@ -174,7 +174,7 @@ def test_a_folder_that_is_no_data_set_is_named(tmp_path):
         '{"format": "vla-lens-shards", "version": 1, "fields": 3, "capture": {}, "model": {},'
         ' "environment": {}, "seed": 0}'
     )
-    with pytest.raises(ValueError, match=r"dataset.json cannot be read: 'int' object"):
+    with pytest.raises(ValueError, match=r"dataset.json cannot be read: `fields` must be dict"):
         open_dataset(tmp_path)
 
 
