@@ -238,6 +238,6 @@ class EpisodeWriter:
             part.send()
             with self._folder.lock():
                 commit_part(self._folder, part, self._shards)
-        except OSError:
+        except BaseException:  # Ctrl-C as well: the next writer must find the part free
             part.close()
             raise

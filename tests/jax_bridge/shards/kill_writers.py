@@ -1,9 +1,10 @@
-"""Kills writing processes: run as `python kill_writers.py random|points FOLDER COUNT`.
+"""Kills writing processes: run as `python kill_writers.py random|points|pairs FOLDER COUNT`.
 
 The parent imports once and forks; it starts no thread before. What a child reports as finished
 it writes to FOLDER/finished before it goes on. Prints JSON lines for the test to judge.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -98,9 +99,10 @@ class DyingFiles(FileLayer):
 
     CHANGES = ("create", "write_at", "truncate", "sync", "sync_folder", "rename", "unlink")
 
-    def __init__(self, deadline, after):
+    def __init__(self, deadline, after, on_change=lambda: None):
         self.left = deadline
         self.after = after
+        self.on_change = on_change
 
     def __getattribute__(self, name):
         found = super().__getattribute__(name)
@@ -109,6 +111,7 @@ class DyingFiles(FileLayer):
     def _guarded(self, change):
         def guarded(*args):
             self.left -= 1
+            self.on_change()
             if self.left < 0 and not self.after:
                 os._exit(9)
             result = change(*args)
@@ -140,6 +143,71 @@ def die_at_points(folder, stride, episodes=3):
             point += stride
 
 
+def go_on_beside(folder, gate):
+    """A second writer: makes a step at each byte of a pipe, and runs free when the first died."""
+
+    def step():
+        os.read(gate, 1)
+
+    step()
+    with EpisodeWriter(folder, INFO, ShardLimits(shard_bytes=14_000)) as writer:
+        for episode in range(2, 5):  # the first one is the other writer's last one
+            if ("toy", 0, episode) in writer.committed:
+                continue
+            step()
+            with writer.episode(suite="toy", task_id=0, episode=episode) as recorder:
+                for timestep in range(STEPS):
+                    step()
+                    recorder.append(timestep=timestep, latents={FIELD: values(episode, timestep)})
+                step()
+                recorder.finish(success=True)
+            with open(f"{folder}.finished", "a") as log:
+                log.write(f"{episode}\n")
+    while os.read(gate, 4096):
+        pass
+
+
+def start_pair(here, point, after):
+    """One writer that dies, and one that goes on beside it."""
+    gate, token = os.pipe()
+    beside = fork(lambda: (os.close(token), go_on_beside(here, gate)))
+    changes = itertools.count()
+
+    def on_change():
+        if next(changes) % 3 == 0:
+            os.write(token, b"x")
+
+    def die():
+        os.close(gate)
+        write(here, range(3), DyingFiles(point, after, on_change))
+
+    dying = fork(die)
+    os.close(gate)
+    os.close(token)
+    return dying, beside
+
+
+def die_in_pairs(folder, stride):
+    """Lets one of two writers die at each stride-th change, while the other goes on."""
+    for after in (False, True):
+        point = stride // 2 if after else 0
+        while True:
+            here = pathlib.Path(folder) / f"{point}-{after}"
+            codes = [
+                os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+                for child in start_pair(here, point, after)
+            ]
+            assert codes in ([0, 0], [9, 0]), codes
+            done = finished(here)
+            child = fork(lambda here=here: write(here, ()))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            say(folder=str(here), finished=done, died=codes[0] == 9)
+            if codes[0] == 0:
+                break
+            point += stride
+
+
 if __name__ == "__main__":
     mode, target, count = sys.argv[1:]
-    {"random": kill_at_random, "points": die_at_points}[mode](target, int(count))
+    modes = {"random": kill_at_random, "points": die_at_points, "pairs": die_in_pairs}
+    modes[mode](target, int(count))

@@ -69,3 +69,13 @@ def test_dying_at_any_change_of_the_disk_loses_no_finished_episode(script, tmp_p
     for line in lines:
         episodes = assert_whole(script, line["folder"], line["finished"])
         assert len(episodes) <= len(line["finished"]) + 1
+
+
+@pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_dying_beside_another_writer_loses_and_doubles_nothing(script, tmp_path, root, stride):
+    lines = run("pairs", tmp_path, stride, root)
+    assert sum(line["died"] for line in lines) > 100 // stride
+    for line in lines:
+        episodes = assert_whole(script, line["folder"], line["finished"])
+        assert set(episodes) >= {2, 3, 4}
+        assert len(episodes) <= len(set(line["finished"])) + 1
