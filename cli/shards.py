@@ -102,12 +102,13 @@ def _verify(config: Namespace) -> int:
 
 def _repair(config: Namespace) -> int:
     from cli.shards_repair import describe_repair
-    from jax_bridge.shards.repair import repair_dataset
+    from jax_bridge.shards.repair import repair_dataset, require_info
 
+    require_info(config.dataset)
     with _progress("repair", config.dataset) as on_shard:
         report = repair_dataset(config.dataset, on_shard=on_shard)
     print(describe_repair(report))
-    return DAMAGED if report.missing or report.unknown else 0
+    return DAMAGED if report.missing or report.unknown or report.info_problems else 0
 
 
 def _print_report(report: "VerifyReport") -> None:

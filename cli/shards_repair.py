@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
 def describe_repair(report: "RepairReport") -> str:
     """What was wrong, what was done, and what to collect again."""
-    lines = [str(problem) for problem in report.problems]
+    from jax_bridge.shards.repair import WRITE_AGAIN
+
+    lines = [f"{problem} {WRITE_AGAIN}" for problem in report.info_problems]
+    lines += [str(problem) for problem in report.problems]
     lines += [f"{name}: manifest or index rows made again" for name in report.rebuilt]
     place = report.path / "quarantine"
     lines += [f"{name}: moved to {place}" for name in report.quarantined]

@@ -127,7 +127,7 @@ def mapped(path: pathlib.Path) -> Iterator[mmap.mmap]:
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (ValueError, FileNotFoundError) as error:
-        reason = "the tar is missing" if isinstance(error, FileNotFoundError) else "it is empty"
+        reason = "the file is missing" if isinstance(error, FileNotFoundError) else "it is empty"
         raise DamagedShardError(f"{reason}.", shard=path.stem, offset=0) from error
     try:
         yield content

@@ -5,12 +5,14 @@ is taken of the file with zeros in its place; readers that do not know it are no
 """
 
 import hashlib
+import mmap
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 KEY = b"vla-lens-sha256"
 _PLACEHOLDER = b"0" * 64
+_CHUNK = 1 << 22
 _MARKER = KEY + b"\x18\x40"
 """The key as it stands in the footer: followed by the head of a text of 64 letters."""
 
@@ -30,21 +32,24 @@ def digested_parquet(table: pa.Table) -> bytes:
     return bytes(content)
 
 
-def has_digest(content: bytes) -> bool:
+def has_digest(content: mmap.mmap | bytes) -> bool:
     """Whether a file carries a digest; those of earlier versions do not."""
     return _place(content) is not None
 
 
-def is_as_written(content: bytes) -> bool:
+def is_as_written(content: mmap.mmap | bytes) -> bool:
     """Whether a file that carries a digest has it."""
     place = _place(content)
     if place is None:
         return False
-    blank = bytearray(content)
-    blank[place : place + 64] = _PLACEHOLDER
-    return hashlib.sha256(blank).hexdigest().encode() == content[place : place + 64]
+    digest = hashlib.sha256()
+    for start in range(0, place, _CHUNK):
+        digest.update(content[start : min(start + _CHUNK, place)])
+    digest.update(_PLACEHOLDER)
+    digest.update(content[place + 64 :])
+    return digest.hexdigest().encode() == content[place : place + 64]
 
 
-def _place(content: bytes | bytearray) -> int | None:
+def _place(content: mmap.mmap | bytes | bytearray) -> int | None:
     found = content.rfind(_MARKER)
     return None if found < 0 else found + len(_MARKER)

@@ -19,8 +19,12 @@ from jax_bridge.shards.quarantine import move_away, quarantined_episodes
 from jax_bridge.shards.recovery import finish_named, recover
 from jax_bridge.shards.sample_key import EpisodeId
 from jax_bridge.shards.tar_layout import Readable
-from jax_bridge.shards.verify import check_tar, has_whole_rows
+from jax_bridge.shards.verify import check_info_file, check_tar, has_whole_rows
 
+WRITE_AGAIN = (
+    "Nothing else tells what dataset.json does: move it away and run `vla-lens collect` with the "
+    "options that made the data set, which writes it again."
+)
 SHOWN_PER_SHARD = 5
 """Problems that are kept of one shard."""
 
@@ -33,6 +37,8 @@ class RepairReport:
     shards: int = 0
     """Shards of the data set as it is now."""
     samples: int = 0
+    info_problems: list[DamagedShardError] = dataclasses.field(default_factory=list)
+    """Of `dataset.json`, which is left as it is."""
     problems: list[DamagedShardError] = dataclasses.field(default_factory=list)
     rebuilt: list[str] = dataclasses.field(default_factory=list)
     """Manifests and index rows that were made again from the tar."""
@@ -60,9 +66,9 @@ def repair_dataset(
         ValueError: if `dataset.json` cannot be read; nothing else has what it says.
         ShardWriteError: if the disk refuses.
     """
+    require_info(path)
     folder = DatasetFolder(path)
-    folder.read_info()
-    report = RepairReport(path=folder.path)
+    report = RepairReport(path=folder.path, info_problems=check_info_file(folder))
     try:
         folder.create()
         with folder.lock():
@@ -70,6 +76,19 @@ def repair_dataset(
     except OSError as error:
         raise write_error(error, folder.path) from error
     return report
+
+
+def require_info(path: str | os.PathLike[str]) -> None:
+    """Refuses what has no `dataset.json` that can be read, and says how to get one.
+
+    Raises:
+        FileNotFoundError: if the folder is no data set.
+        ValueError: if `dataset.json` cannot be read.
+    """
+    try:
+        DatasetFolder(path).read_info()
+    except ValueError as error:
+        raise ValueError(f"{error} {WRITE_AGAIN}") from error
 
 
 def _repair(

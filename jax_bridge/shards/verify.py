@@ -81,6 +81,11 @@ def verify_dataset(
     )
 
 
+def check_info_file(folder: DatasetFolder) -> list[DamagedShardError]:
+    """All that is wrong with a `dataset.json` that can be read."""
+    return list(_check_info(folder))
+
+
 def check_dataset_files(folder: DatasetFolder, names: list[str]) -> list[DamagedShardError]:
     """All that is wrong with `dataset.json` and `index.parquet`.
 
@@ -238,10 +243,9 @@ def _require_digest(path: pathlib.Path, shard: str) -> None:
     Raises:
         DamagedShardError: saying so.
     """
-    content = path.read_bytes()
-    if has_digest(content):
-        good = is_as_written(content)
-    else:
+    with mapped(path) as content:
+        digested, good = has_digest(content), is_as_written(content)
+    if not digested:
         # An earlier version wrote it, or its digest itself is damaged.
         read_index_file(path, shard)
         good = set(pq.read_metadata(path).metadata or {}) == {b"vla-lens", b"ARROW:schema"}

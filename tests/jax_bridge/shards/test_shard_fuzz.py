@@ -1,6 +1,7 @@
 """Readers meet any bytes with our own errors: no crash, no hang, no memory beyond the file's."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -24,10 +25,16 @@ from jax_bridge.shards.verify import verify_dataset
 
 TEXT = "vlm.hidden_states.text.mean"
 CHECKED = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+TIMES = int(os.environ.get("VLA_LENS_FUZZ", "0"))
+"""Set it for a longer search with other examples each time: so many times as many."""
 bounded = settings(
-    max_examples=150, deadline=5000, derandomize=True, database=None, suppress_health_check=CHECKED
+    max_examples=150 * max(1, TIMES),
+    deadline=5000,
+    derandomize=not TIMES,
+    database=None,
+    suppress_health_check=CHECKED,
 )
-per_folder = settings(bounded, max_examples=25)
+per_folder = settings(bounded, max_examples=25 * max(1, TIMES))
 
 numbers = st.one_of(
     st.integers(-2, 70), st.sampled_from([2**31, 2**62, 2**63, 2**64, 10**30, -(2**63)])

@@ -283,3 +283,19 @@ def test_the_command_says_what_to_collect_again(copy_of_toy, capsys):
     assert main(["shards", "verify", str(copy_of_toy)]) == 0
     assert main(["shards", "repair", str(copy_of_toy)]) == 1
     assert "--tasks 0:1 --episodes 2:3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "another layer"])
+def test_a_damaged_dataset_json_is_named_and_written_again(
+    copy_of_toy, toy, sandbox, capsys, damage
+):
+    path = copy_of_toy / "dataset.json"
+    text = path.read_text()
+    path.write_text(text[:-3] if damage == "unreadable" else text.replace("4,", "5,", 1))
+    assert main(["shards", "repair", str(copy_of_toy)]) == (2 if damage == "unreadable" else 1)
+    said = capsys.readouterr()
+    assert "move it away and run `vla-lens collect` with the options" in said.out + said.err
+    path.unlink()
+    sandbox.write(copy_of_toy)
+    assert path.read_bytes() == (toy / "dataset.json").read_bytes()
+    assert verify_dataset(copy_of_toy).problems == ()
