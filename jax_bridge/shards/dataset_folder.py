@@ -13,6 +13,7 @@ from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.dataset_info import FORMAT, VERSION, DatasetInfo
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.file_layer import LOCAL_FILES, TEMPORARY, FileLayer
+from jax_bridge.shards.foreign import foreign_tars
 from jax_bridge.shards.info_check import check_info
 
 PART = ".part-"
@@ -88,9 +89,9 @@ class DatasetFolder:
         try:
             content = json.loads(self.info_path.read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
+            hint = foreign_tars(self.path) or "Give the folder that `vla-lens collect --out` wrote."
             raise FileNotFoundError(
-                f"`path` must be a data set folder, but {self.path} has no dataset.json. Give the "
-                "folder that `vla-lens collect --out` wrote."
+                f"`path` must be a data set folder, but {self.path} has no dataset.json. {hint}"
             ) from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.info_path} cannot be read: {error}.") from error
