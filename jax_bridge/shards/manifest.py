@@ -71,10 +71,13 @@ class Manifest:
             )
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise DamagedShardError(
-                f"its manifest cannot be read ({error}).", shard=name
+                f"its manifest cannot be read ({error}). Run `vla-lens shards repair`.", shard=name
             ) from error
         if manifest.name != name:
-            raise DamagedShardError(f"its manifest is that of {manifest.name}.", shard=name)
+            raise DamagedShardError(
+                f"its manifest is that of {manifest.name[:200]}. Run `vla-lens shards repair`.",
+                shard=name,
+            )
         return manifest
 
 

@@ -21,22 +21,23 @@ OPTIONS = [
 ]
 
 
-def environment(root, tmp_path):
+@pytest.fixture(scope="module")
+def environment(root, tmp_path_factory):
     """Compiled programs are kept, so that a start is short."""
     return {
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         "PYTHONPATH": str(root),
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
 
-def kill(folder, kills, workers, root, tmp_path):
+def kill(folder, kills, workers, root, environment):
     done = subprocess.run(
         [sys.executable, SCRIPT, folder, str(kills), str(workers)], cwd=root, capture_output=True,
-        text=True, env=environment(root, tmp_path), timeout=1500,
+        text=True, env=environment, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -69,10 +70,10 @@ def assert_nothing_lost_or_doubled(folder, known):
         pytest.param(3, 120, marks=pytest.mark.slow),
     ],
 )
-def test_killed_collects_lose_and_double_nothing(root, tmp_path, workers, kills):
+def test_killed_collects_lose_and_double_nothing(root, environment, tmp_path, workers, kills):
     folder = tmp_path / "data"
     start = time.monotonic()
-    line = kill(folder, kills, workers, root, tmp_path)
+    line = kill(folder, kills, workers, root, environment)
     episodes = assert_nothing_lost_or_doubled(folder, line["known"])
     assert line["kills"] == kills
     assert len(line["known"]) >= kills - line["early"]
@@ -82,9 +83,9 @@ def test_killed_collects_lose_and_double_nothing(root, tmp_path, workers, kills)
     )
 
 
-def test_what_killed_processes_wrote_is_what_one_run_writes(root, tmp_path):
+def test_what_killed_processes_wrote_is_what_one_run_writes(root, environment, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    kill(killed, 2, 1, root, tmp_path)
+    kill(killed, 2, 1, root, environment)
     for folder in (killed, whole):
         assert main(["collect", *OPTIONS, "--episodes", "0:4", "--out", str(folder)]) == 0
     one, other = open_dataset(whole), open_dataset(killed)
