@@ -88,7 +88,7 @@ def bounded_memory(size, read):
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak < 2**20 + 100 * size, (peak, size)
+        assert peak < 2**20 + 40 * size, (peak, size)
 
 
 def assert_short(answer):
