@@ -89,7 +89,8 @@ def test_predictions_are_one_row_a_sample_and_cell(run):
 
 
 def test_a_checkpoint_is_plain_types_alone(run):
-    torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert {"state_dict", "probe_spec"} <= content.keys()
 
 
 def test_a_fit_without_out_gets_a_numbered_folder(planted, tmp_path, monkeypatch):
