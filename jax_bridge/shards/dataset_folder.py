@@ -22,9 +22,18 @@ DIGEST = "sha256"
 
 
 class DatasetFolder:
-    """Paths of one data set."""
+    """Paths of one data set.
+
+    Raises:
+        ValueError: if the path is an address such as `s3://...`.
+    """
 
     def __init__(self, path: str | os.PathLike[str], files: FileLayer = LOCAL_FILES) -> None:
+        if "://" in os.fspath(path):
+            raise ValueError(
+                f"`path` must be a local folder, but got {os.fspath(path)!r}. Addresses are not "
+                "supported yet: write to or read from a local folder, and copy it."
+            )
         self.path = pathlib.Path(path)
         self.files = files
         self.shards = self.path / "shards"
