@@ -9,7 +9,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-pytest_plugins = ["tests.libero_assets"]
+pytest_plugins = ["tests.libero_assets", "tests.jax_bridge.shards.remote.servers"]
 
 ROOT = Path(__file__).parents[1]
 
