@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from jax_bridge.shards.index_table import IndexTable
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Clusters:
@@ -34,7 +36,7 @@ def first_places(labels: list[str]) -> tuple[list[str], Int64[np.ndarray, " n"]]
     return list(place), np.asarray(codes, np.int64)
 
 
-def task_labels(index: pa.Table) -> list[str]:
+def task_labels(index: IndexTable | pa.Table) -> list[str]:
     """A readable name of each row's task: `003 put the red cube in the blue bowl`.
 
     The suite stands in front where the index holds more than one.
@@ -56,7 +58,7 @@ UNIT_COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def clusters_of_index(
-    index: pa.Table, *, unit: str = "episode"
+    index: IndexTable | pa.Table, *, unit: str = "episode"
 ) -> tuple[Clusters, Int64[np.ndarray, " n"]]:
     """Finds the episodes of an index; returns them and the episode of each row.
 

@@ -294,7 +294,7 @@ class LatentDataModule(pl.LightningDataModule):
 
     def keys(self, rows: Shaped[np.ndarray, " n"]) -> list[str]:
         """The samples' keys."""
-        return cast(list[str], self.dataset.index["key"].take(rows).to_pylist())
+        return cast(list[str], self.dataset.index.take(rows)["key"].to_pylist())
 
     def splits_of(self, rows: Shaped[np.ndarray, " n"]) -> list[str]:
         """The split of each row."""

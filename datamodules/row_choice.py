@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Bool, Int64
 
 from datamodules.field_choice import spans
 from jax_bridge.shards import ShardDataset
+from jax_bridge.shards.index_table import IndexTable
 
 HalfOpen = str | Sequence[int]
 
@@ -70,11 +70,11 @@ class RowChoice:
         return np.flatnonzero(keep).astype(np.int64)
 
 
-def _numbers(index: pa.Table, column: str) -> Int64[np.ndarray, " n"]:
+def _numbers(index: IndexTable, column: str) -> Int64[np.ndarray, " n"]:
     return index[column].to_numpy().astype(np.int64)
 
 
-def _suite(index: pa.Table, suite: str) -> Bool[np.ndarray, " n"]:
+def _suite(index: IndexTable, suite: str) -> Bool[np.ndarray, " n"]:
     suites = np.array(index["suite"].to_pylist(), object)
     if suite not in suites:
         raise ValueError(
@@ -95,7 +95,7 @@ def _check_tasks(wanted: range, tasks: Int64[np.ndarray, " n"]) -> None:
 
 def _restrict(
     keep: Bool[np.ndarray, " n"],
-    index: pa.Table,
+    index: IndexTable,
     column: str,
     wanted: list[int],
     name: str,

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int64
 
 from jax_bridge.shards.dataset_folder import DatasetFolder
@@ -17,6 +16,7 @@ from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.field import FieldSpec
 from jax_bridge.shards.index import current_index
 from jax_bridge.shards.index_rows import MEMBER, TENSOR
+from jax_bridge.shards.index_table import IndexTable
 from jax_bridge.shards.manifest import read_manifest
 from jax_bridge.shards.places import Places
 from jax_bridge.shards.projection import FlowTimes, Layers, Projection, project, whole
@@ -45,11 +45,12 @@ def open_dataset(path: str | os.PathLike[str]) -> "ShardDataset":
 class ShardDataset:
     """A data set as it stood when it was opened."""
 
-    def __init__(self, folder: DatasetFolder, info: DatasetInfo, index: pa.Table) -> None:
+    def __init__(self, folder: DatasetFolder, info: DatasetInfo, index: IndexTable) -> None:
         self.path = folder.path
         self.info = info
         self.index = index
-        """One row per sample: metadata, and where each member and tensor lies."""
+        """One row per sample: metadata, and where each member and tensor lies. A column is read
+        when it is asked for."""
         self.damaged: dict[int, str] = {}
         """Rows that `on_error="skip"` left out so far, and why."""
         self._folder = folder
@@ -74,13 +75,15 @@ class ShardDataset:
     @property
     def errors(self) -> set[EpisodeId]:
         """Episodes that ended in an error and have no samples, by `errors.jsonl`."""
+        errors = read_errors(self._folder)
+        if not errors:
+            return errors
         columns = list(EpisodeId._fields)
         episodes = self.index.select(columns).group_by(columns).aggregate([])
-        there = {EpisodeId(**row) for row in episodes.to_pylist()}
-        return read_errors(self._folder) - there
+        return errors - {EpisodeId(**row) for row in episodes.to_pylist()}
 
     @property
-    def metadata(self) -> pa.Table:
+    def metadata(self) -> IndexTable:
         """The index without the columns that say where things lie."""
         names = [n for n in self.index.column_names if not n.startswith((MEMBER, TENSOR))]
         return self.index.select(names)

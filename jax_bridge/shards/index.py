@@ -2,7 +2,8 @@
 
 import errno
 import json
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,12 +13,16 @@ from jax_bridge.shards.dataset_folder import DatasetFolder, mapped
 from jax_bridge.shards.dataset_info import FORMAT, VERSION
 from jax_bridge.shards.episode_record import exact
 from jax_bridge.shards.failures import DamagedShardError
+from jax_bridge.shards.index_file import UNREADABLE, FileColumns, unreadable
 from jax_bridge.shards.index_rows import COLUMNS, MEMBER, TENSOR, rows_from_tar, rows_table
+from jax_bridge.shards.index_table import IndexTable
 from jax_bridge.shards.manifest import manifest_from_tar
 from jax_bridge.shards.parquet_digest import digested_parquet
 
 ORDER = ("suite", "task_id", "episode", "timestep", "key")
 _META = b"vla-lens"
+AT_ONCE_BYTES = 8 * 2**20
+"""An index file up to this size is read at once: some 100,000 samples."""
 
 
 def index_bytes(table: pa.Table, shards: Sequence[str]) -> bytes:
@@ -34,35 +39,50 @@ def read_index_file(content_path: object, shard: str) -> tuple[pa.Table, list[st
     """
     try:
         table = pq.read_table(str(content_path), page_checksum_verification=True)
-        note = json.loads((table.schema.metadata or {}).get(_META, b"{}"))
-        _require_columns(table)
-        return table.replace_schema_metadata(None), [exact(name, str) for name in note["shards"]]
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise DamagedShardError(
-            f"{content_path} cannot be read ({error}). Run `vla-lens shards index` to rebuild it.",
-            shard=shard,
-        ) from error
+        covered = _covered(table.schema.metadata or {})
+        _require_columns(table.schema)
+        if table.column("key").null_count or table.column("shard").null_count:
+            raise ValueError("a row has no key or no shard")
+        return table.replace_schema_metadata(None), covered
+    except FileNotFoundError:
+        raise
+    except UNREADABLE as error:
+        raise unreadable(content_path, shard, error) from error
 
 
-def _require_columns(table: pa.Table) -> None:
-    kinds = dict(zip(table.column_names, table.schema.types, strict=True))
-    if len(kinds) != table.num_columns:
+def open_index_file(path: pathlib.Path, shard: str) -> tuple[IndexTable, list[str]]:
+    """Opens an index and reads the names of the shards that it covers.
+
+    A small one is read and checked at once. Of a large one the footer is read, and each column
+    is read and checked when it is asked for.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        DamagedShardError: if it cannot be read.
+    """
+    if path.stat().st_size <= AT_ONCE_BYTES:
+        table, covered = read_index_file(path, shard)
+        return IndexTable.of(table), covered
+    columns = FileColumns(path, shard)
+    try:
+        _require_columns(columns.schema)
+        return IndexTable(columns), _covered(columns.note)
+    except UNREADABLE as error:
+        raise unreadable(path, shard, error) from error
+
+
+def _covered(note: Mapping[bytes, bytes]) -> list[str]:
+    return [exact(name, str) for name in json.loads(note.get(_META, b"{}"))["shards"]]
+
+
+def _require_columns(schema: pa.Schema) -> None:
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    if len(kinds) != len(schema):
         raise ValueError("a column stands twice")
     for name, kind in {**dict.fromkeys(kinds), **COLUMNS}.items():
         kind = pa.int64() if name.startswith((MEMBER, TENSOR)) else kind
         if kind is not None and kinds.get(name) != kind:
             raise ValueError(f"column {name} must be {kind}, but is {kinds.get(name)}")
-    if table.column("key").null_count or table.column("shard").null_count:
-        raise ValueError("a row has no key or no shard")
 
 
 def concatenate(parts: Sequence[pa.Table]) -> pa.Table:
@@ -158,24 +178,24 @@ def index_dataset(folder: DatasetFolder, *, rebuild: bool = True) -> pa.Table:
         return write_index(folder)
 
 
-def current_index(folder: DatasetFolder) -> pa.Table:
+def current_index(folder: DatasetFolder) -> IndexTable:
     """The index, made or brought up to date first where that is needed.
 
     Where the folder cannot be written, the index is built in memory.
     """
     names = folder.names()
     try:
-        table, covered = read_index_file(folder.index_path, "index")
+        index, covered = open_index_file(folder.index_path, "index")
         if covered == names:
-            return table
+            return index
     except (FileNotFoundError, DamagedShardError):
         pass
     try:
-        return index_dataset(folder, rebuild=False)
+        return IndexTable.of(index_dataset(folder, rebuild=False))
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-    return concatenate([_rows_anyhow(folder, name) for name in names])
+    return IndexTable.of(concatenate([_rows_anyhow(folder, name) for name in names]))
 
 
 def _rows_anyhow(folder: DatasetFolder, name: str) -> pa.Table:

@@ -6,6 +6,7 @@ is taken of the file with zeros in its place; readers that do not know it are no
 
 import hashlib
 import mmap
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 KEY = b"vla-lens-sha256"
 _PLACEHOLDER = b"0" * 64
 _CHUNK = 1 << 22
+GROUP_ROWS = 1 << 17
+"""Rows that are read together where only some are asked for."""
 _MARKER = KEY + b"\x18\x40"
 """The key as it stands in the footer: followed by the head of a text of 64 letters."""
 
@@ -20,16 +23,34 @@ _MARKER = KEY + b"\x18\x40"
 def digested_parquet(table: pa.Table) -> bytes:
     """The file's content."""
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
-        sink, table.schema, compression="zstd", write_page_checksum=True
-    ) as writer:
-        writer.write_table(table)
+    with pq.ParquetWriter(sink, table.schema, **writing_options(table.schema)) as writer:
+        writer.write_table(table, row_group_size=GROUP_ROWS)
         writer.add_key_value_metadata({KEY.decode(): _PLACEHOLDER.decode()})
     content = bytearray(sink.getvalue())
     place = _place(content)
     assert place is not None
     content[place : place + 64] = hashlib.sha256(content).hexdigest().encode()
     return bytes(content)
+
+
+def writing_options(schema: pa.Schema) -> dict[str, Any]:
+    """How columns are laid out, for pyarrow's `ParquetWriter`.
+
+    Offsets rise and keys share their beginnings with the ones before them, so differences are
+    stored; of the rest a column has few different values, so they are numbered.
+    """
+    deltas: dict[str, str] = {}
+    for field in schema:
+        if field.name == "key":
+            deltas[field.name] = "DELTA_BYTE_ARRAY"
+        elif field.name.endswith(".offset") and field.type == pa.int64():
+            deltas[field.name] = "DELTA_BINARY_PACKED"
+    return {
+        "compression": "zstd",
+        "write_page_checksum": True,
+        "use_dictionary": [name for name in schema.names if name not in deltas],
+        "column_encoding": deltas,
+    }
 
 
 def has_digest(content: mmap.mmap | bytes) -> bool:

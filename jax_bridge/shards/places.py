@@ -1,16 +1,18 @@
 """Where tensors lie, out of the index, and whether the shards agree."""
 
+import functools
+
 import numpy as np
-import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.index_rows import member_column, tensor_column
+from jax_bridge.shards.index_table import NO_VALUE, IndexTable
 from jax_bridge.shards.manifest import Manifest
 from jax_bridge.shards.safetensors_header import TensorEntry, parse_header
 from jax_bridge.shards.shard_map import ShardMap
 
-NOWHERE = -1
+NOWHERE = NO_VALUE
 _UNREAD = -1
 _HEADER_ROWS = 1024
 
@@ -18,29 +20,43 @@ _HEADER_ROWS = 1024
 class Places:
     """Offsets of members and tensors by row, and the headers that were read so far."""
 
-    def __init__(self, index: pa.Table) -> None:
+    def __init__(self, index: IndexTable) -> None:
         self._index = index
-        names = index.column("shard").combine_chunks().dictionary_encode()
-        self.shard_names: list[str] = names.dictionary.to_pylist()
-        self.shard_ids = names.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        self._columns: dict[str, Int64[np.ndarray, " rows"]] = {}
-        self._header_ids: dict[str, Int64[np.ndarray, " rows"]] = {}
+        self._header_ids: dict[str, Int32[np.ndarray, " rows"]] = {}
         self._headers: list[dict[str, TensorEntry]] = []
         self._known: dict[tuple[bytes, int], int] = {}
 
+    @functools.cached_property
+    def _shards(self) -> tuple[list[str], Int32[np.ndarray, " rows"]]:
+        return self._index.codes("shard")
+
+    @property
+    def shard_names(self) -> list[str]:
+        """The shards that have rows."""
+        return self._shards[0]
+
+    @property
+    def shard_ids(self) -> Int32[np.ndarray, " rows"]:
+        """Each row's place in `shard_names`."""
+        return self._shards[1]
+
+    @functools.cached_property
+    def _rows_of(self) -> dict[str, Int64[np.ndarray, " n"]]:
+        """The rows of each shard; found for all at once, for there may be very many."""
+        order = np.argsort(self.shard_ids, kind="stable")
+        bounds = np.flatnonzero(np.diff(self.shard_ids[order])) + 1
+        parts = np.split(order, bounds) if len(order) else []
+        return {self.shard_names[self.shard_ids[part[0]]]: part for part in parts}
+
     def key(self, row: int) -> str:
         """The key of a row."""
-        return self._index.column("key")[row].as_py()
+        return self._index.take([row]).column("key")[0].as_py()
 
-    def column(self, name: str) -> Int64[np.ndarray, " rows"]:
-        """A column of offsets or sizes; `NOWHERE` where a sample has no such thing."""
-        if name not in self._columns:
-            if name in self._index.column_names:
-                values = self._index.column(name).fill_null(NOWHERE).to_numpy()
-            else:
-                values = np.full(self._index.num_rows, NOWHERE)
-            self._columns[name] = values.astype(np.int64)
-        return self._columns[name]
+    def column(self, name: str, rows: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Offsets or sizes of some rows; `NOWHERE` where a sample has no such thing."""
+        if name not in self._index.column_names:
+            return np.full(len(rows), NOWHERE)
+        return self._index.integers(name, rows)
 
     def check_manifest(self, shard: ShardMap, manifest: Manifest) -> None:
         """Compares a shard's size and the index's offsets with the manifest.
@@ -54,13 +70,13 @@ class Places:
                 shard=shard.name,
                 offset=min(len(shard), manifest.size),
             )
-        rows = np.flatnonzero(self.shard_ids == self.shard_names.index(shard.name))
+        rows = self._rows_of[shard.name]
         listed: dict[str, list[tuple[int, int]]] = {}
         for member, _ in manifest.members:
             listed.setdefault(member.suffix, []).append((member.offset, member.size))
         for suffix, places in listed.items():
-            offsets = self.column(member_column(suffix, "offset"))[rows]
-            sizes = self.column(member_column(suffix, "bytes"))[rows]
+            offsets = self.column(member_column(suffix, "offset"), rows)
+            sizes = self.column(member_column(suffix, "bytes"), rows)
             there = offsets != NOWHERE
             mine = np.stack([offsets[there], sizes[there]], axis=1)
             if not np.array_equal(mine[mine[:, 0].argsort()], np.asarray(places)):
@@ -79,8 +95,8 @@ class Places:
             DamagedShardError: if a sample has no such tensor, a header cannot be read, or header
                 and index disagree, or two samples differ in its shape.
         """
-        starts = self.column(tensor_column(suffix, name, "offset"))[rows]
-        members = self.column(member_column(suffix, "offset"))[rows]
+        starts = self.column(tensor_column(suffix, name, "offset"), rows)
+        members = self.column(member_column(suffix, "offset"), rows)
         self._require(starts != NOWHERE, shard, suffix, rows, f"the sample has no tensor {name}.")
         ids = self._read_headers(shard, suffix, rows)
         entries = {i: self._headers[i].get(name) for i in np.unique(ids).tolist()}
@@ -97,12 +113,12 @@ class Places:
         self, shard: ShardMap, suffix: str, rows: Int64[np.ndarray, " n"]
     ) -> Int64[np.ndarray, " n"]:
         """Which header each row's member has; each row's is read and checked once."""
-        ids = self._header_ids.setdefault(suffix, np.full(self._index.num_rows, _UNREAD))
+        ids = self._header_ids.setdefault(suffix, np.full(self._index.num_rows, _UNREAD, np.int32))
         unread = rows[ids[rows] == _UNREAD]
         for start in range(0, len(unread), _HEADER_ROWS):
             some = unread[start : start + _HEADER_ROWS]
-            offsets = self.column(member_column(suffix, "offset"))[some]
-            sizes = self.column(member_column(suffix, "bytes"))[some]
+            offsets = self.column(member_column(suffix, "offset"), some)
+            sizes = self.column(member_column(suffix, "bytes"), some)
             inside = (offsets >= 0) & (sizes >= 8) & (offsets <= len(shard) - sizes)
             self._require(inside, shard, suffix, some, "the member does not lie in the tar.")
             lengths = 8 + shard.records(8)[offsets].view("<u8")
@@ -113,7 +129,7 @@ class Places:
                 same = (pairs == (length, size)).all(axis=1)
                 found = self._header_group(shard, suffix, some[same], offsets[same], length, size)
                 ids[some[same]] = found
-        return ids[rows]
+        return ids[rows].astype(np.int64)
 
     def _header_group(
         self,
@@ -157,7 +173,7 @@ class Places:
             raise self._damaged(shard, suffix, int(rows[int(np.argmin(good))]), reason)
 
     def _damaged(self, shard: ShardMap, suffix: str, row: int, reason: str) -> DamagedShardError:
-        offset = int(self.column(member_column(suffix, "offset"))[row])
+        offset = int(self.column(member_column(suffix, "offset"), np.asarray([row]))[0])
         return DamagedShardError(
             reason,
             shard=shard.name,

@@ -6,17 +6,20 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
+
+from jax_bridge.shards.index_table import OWN_TEXTS, IndexTable
 
 Where: TypeAlias = pc.Expression | Mapping[str, Any] | None
 """A pyarrow expression; or column -> value, list of values, `range` or None (is null)."""
 
 
-def select_rows(metadata: pa.Table, where: Where) -> Int64[np.ndarray, " n"]:
+def select_rows(metadata: IndexTable, where: Where) -> Int64[np.ndarray, " n"]:
     """Row numbers that fulfil a condition, rising.
 
     Raises:
         ValueError: if the condition names an unknown column or compares different kinds.
+        DamagedShardError: if a column of the index cannot be read.
     """
     if where is None:
         return np.arange(metadata.num_rows, dtype=np.int64)
@@ -25,24 +28,30 @@ def select_rows(metadata: pa.Table, where: Where) -> Int64[np.ndarray, " n"]:
         for column, wanted in where.items():
             mask &= _column_mask(metadata, column, wanted)
         return np.flatnonzero(mask).astype(np.int64)
-    numbered = metadata.append_column("__row", pa.array(np.arange(metadata.num_rows)))
     try:
-        chosen = numbered.filter(where)
+        return np.flatnonzero(metadata.mask(where)).astype(np.int64)
     except (pa.ArrowException, TypeError) as error:
         raise ValueError(
             f"`where` must be an expression over the index's columns "
             f"({', '.join(metadata.column_names)}), but got {where}: {_first_line(error)}."
         ) from error
-    return np.sort(chosen.column("__row").to_numpy().astype(np.int64))
 
 
-def _column_mask(metadata: pa.Table, column: str, wanted: Any) -> np.ndarray:
+def _column_mask(metadata: IndexTable, column: str, wanted: Any) -> Bool[np.ndarray, " n"]:
     if column not in metadata.column_names:
         raise ValueError(
             f"`where` must name columns of the index ({', '.join(metadata.column_names)}), but got "
             f"{column!r}."
         )
-    values = metadata.column(column)
+    if column in OWN_TEXTS or metadata.schema.field(column).type != pa.string():
+        return _values_mask(metadata.column(column), column, wanted)
+    # Each different text is looked at once, with null behind them, where -1 points to.
+    texts, codes = metadata.codes(column)
+    kept = _values_mask(pa.chunked_array([pa.array([*texts, None], pa.string())]), column, wanted)
+    return kept[codes]
+
+
+def _values_mask(values: pa.ChunkedArray, column: str, wanted: Any) -> Bool[np.ndarray, " n"]:
     if wanted is None:
         return values.is_null().to_numpy()
     try:

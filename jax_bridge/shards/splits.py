@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from jax_bridge.shards.index_table import IndexTable
 from jax_bridge.shards.stable_hash import stable_hash
 
 NAMES = ("train", "val", "test")
@@ -20,7 +21,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def split_rows(
-    index: pa.Table,
+    index: IndexTable | pa.Table,
     *,
     by: str = "episode",
     fractions: Sequence[float | int] = (0.8, 0.1, 0.1),
@@ -62,7 +63,9 @@ def split_rows(
     return _deal(index, by, bounds, seed)
 
 
-def _deal(index: pa.Table, by: str, bounds: Sequence[float], seed: int) -> dict[str, np.ndarray]:
+def _deal(
+    index: IndexTable | pa.Table, by: str, bounds: Sequence[float], seed: int
+) -> dict[str, np.ndarray]:
     columns = [index.column(name) for name in _GROUPS[by]]
     codes = np.zeros(index.num_rows, np.int64)
     for column in columns:
