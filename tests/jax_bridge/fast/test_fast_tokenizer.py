@@ -113,7 +113,7 @@ def codes_of_text(tokenizer, text):
 
 def test_each_way_to_be_wrong_has_an_error_of_its_own():
     tokenizer = learn_tokenizer(smooth_chunks(100), scale=50.0, vocab_size=512)
-    good = tokenizer.encode(smooth_chunks(1)).codes[0]
+    good = tokenizer.encode(smooth_chunks(1)).codes[0].tolist()
     low, high = tokenizer.range
     # Characters above 127 have two bytes; the code of a first byte alone is half a character.
     half = next(c for c in range(tokenizer.codes) if tokenizer._bpe.id_to_token(c) == "Â")
