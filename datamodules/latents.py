@@ -1,18 +1,22 @@
 """`LatentDataModule`: the latents of a data set of shards, as batches for probes."""
 
 import hashlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Shaped
-from torch import Tensor
+import torch
+from jaxtyping import Bool, Int64, Shaped
 
 from datamodules.cell import Cell
 from datamodules.clusters import Clusters, clusters_of_index
+from datamodules.damaged_rows import DamagedRows, OnError
 from datamodules.field_choice import FieldChoice, choose_field
+from datamodules.finite_features import FiniteFeatures
+from datamodules.plan_loader import PlanLoader
 from datamodules.row_choice import RowChoice
 from datamodules.statistics import (
     FeatureStatistics,
@@ -22,12 +26,14 @@ from datamodules.statistics import (
     save_statistics,
     statistics_file,
 )
-from datamodules.stream import BatchReader, PlanLoader, RowColumns
+from datamodules.stream import BatchReader, RowColumns
 from datamodules.target_spec import TargetSpec
 from datamodules.targets.registry import TARGETS
 from datamodules.targets.target import Target
-from jax_bridge.shards import ReadPlan, ShardDataset, open_dataset, split_rows
+from datamodules.trainer_clock import TrainerClock
+from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset, open_dataset, split_rows
 
+_log = logging.getLogger(__name__)
 Rows = Int64[np.ndarray, "_"]
 SPLITS = ("train", "val", "test")
 MASKS_AT_ONCE = 4096
@@ -59,7 +65,11 @@ class LatentDataModule(pl.LightningDataModule):
         seed: of the split and of the order.
         cache_dir: where the statistics of the features are kept; by default $VLA_LENS_CACHE or
             the user's cache folder.
+        on_error: what happens where a sample is damaged: `raise`, or `skip`, by which training
+            reads another sample in its place and an evaluation leaves it out; counted and shown.
     """
+
+    allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than samples
 
     def __init__(
         self,
@@ -82,6 +92,7 @@ class LatentDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         cache_dir: str | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
         if target not in TARGETS:
@@ -91,6 +102,8 @@ class LatentDataModule(pl.LightningDataModule):
                 f"`batch_size` must be positive and `num_workers` not negative, but got "
                 f"{batch_size} and {num_workers}."
             )
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"`on_error` must be raise or skip, but got {on_error!r}.")
         self.path = path
         self._field_words: dict[str, Any] = {
             "expert": expert, "site": site, "region": region, "pool": pool, "layer": layer,
@@ -115,6 +128,12 @@ class LatentDataModule(pl.LightningDataModule):
         """Row numbers of each split, and of all of them under `all`."""
         self.dropped = 0
         """Rows without a valid token in the region (a masked camera)."""
+        self._on_error: OnError = on_error
+        self.damaged = {split: DamagedRows() for split in (*SPLITS, "all")}
+        """Rows that this process could not read so far, and why, by the split being read."""
+        self._clock = TrainerClock(self)
+        self._training_loader: PlanLoader | None = None
+        self._resume: dict[str, Any] = {}
 
     # ------------------------------------------------------------------ setting up
 
@@ -141,7 +160,7 @@ class LatentDataModule(pl.LightningDataModule):
         self.target: Target = TARGETS[self._target_name]()
         rows, self.dropped = self._valid_rows(self._row_choice.rows(dataset))
         parts = self._split_rows(rows)
-        self.target_spec: TargetSpec = self.target.fit(dataset, rows=rows, training=parts["train"])
+        self.target_spec: TargetSpec = self._fit_target(rows, parts["train"])
         self.clusters: Clusters
         by = self._split["by"]
         self.clusters, episode_of_row = clusters_of_index(
@@ -166,10 +185,16 @@ class LatentDataModule(pl.LightningDataModule):
         ]
         if not known:
             return rows, 0
-        batches = self.dataset.iter_batches(known[0], batch_size=MASKS_AT_ONCE, rows=rows)
-        parts = [batch[known[0]].reshape(len(batch["rows"]), -1).any(axis=1) for batch in batches]
-        valid: Bool[np.ndarray, " n"] = np.concatenate(parts)
-        kept = rows[valid]
+        batches = self.dataset.iter_batches(
+            known[0], batch_size=MASKS_AT_ONCE, rows=rows, on_error=self._on_error
+        )
+        invalid = [
+            batch["rows"][~batch[known[0]].reshape(len(batch["rows"]), -1).any(axis=1)]
+            for batch in batches
+        ]
+        # What cannot be read stays: it is counted when its features cannot be read either.
+        dropped: Bool[np.ndarray, " n"] = np.isin(rows, np.concatenate(invalid))
+        kept = rows[~dropped]
         if len(kept) == 0:
             raise ValueError(
                 f"`region` must have valid tokens, but {region} has none in any of "
@@ -177,6 +202,17 @@ class LatentDataModule(pl.LightningDataModule):
                 "Choose another region."
             )
         return kept, len(rows) - len(kept)
+
+    def _fit_target(self, rows: Rows, training: Rows) -> TargetSpec:
+        try:
+            return self.target.fit(self.dataset, rows=rows, training=training)
+        except DamagedShardError:
+            if self._on_error == "raise":
+                raise
+        self.dataset.read_robot("state", rows=rows, on_error="skip")
+        damaged = np.asarray(list(self.dataset.damaged), np.int64)
+        sound, training = (np.setdiff1d(part, damaged) for part in (rows, training))
+        return self.target.fit(self.dataset, rows=sound, training=training)
 
     def _split_rows(self, rows: Rows) -> dict[str, Rows]:
         target, by = TARGETS[self._target_name], self._split["by"]
@@ -196,6 +232,11 @@ class LatentDataModule(pl.LightningDataModule):
             )
         return parts
 
+    def prepare_data(self) -> None:
+        """Reads the statistics once, before other ranks need them; they find them in the cache."""
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            _ = self.statistics
+
     @property
     def statistics(self) -> FeatureStatistics:
         """Mean and deviation of each feature over the training rows; cached.
@@ -212,8 +253,13 @@ class LatentDataModule(pl.LightningDataModule):
         file = statistics_file(self._cache, *self._statistics_key())
         found = load_statistics(file)
         if found is None:
-            found = feature_statistics(self._training_features())
-            save_statistics(file, found)
+            features = FiniteFeatures(
+                dataset=self.dataset, field=self.field, batch_size=self.batch_size,
+                on_error=self._on_error,
+            )  # fmt: skip
+            found = feature_statistics(features.training(self.rows["train"], self.rows["all"]))
+            if not features.damaged:  # else they are not those of these rows
+                save_statistics(file, found)
         return found
 
     def _statistics_key(self) -> list[str]:
@@ -222,51 +268,49 @@ class LatentDataModule(pl.LightningDataModule):
         rows = hashlib.sha256("\0".join(keys).encode()).hexdigest()
         return [self.dataset.fingerprint, content_digest(self.dataset), cells, rows]
 
-    def _training_features(self) -> Iterator[Float[Tensor, "b c d"]]:
-        """Reads all selected rows, so that what is not finite is found before training starts."""
-        yield from self._finite_features(self.rows["train"])
-        for _ in self._finite_features(np.setdiff1d(self.rows["all"], self.rows["train"])):
-            pass
-
-    def _finite_features(self, rows: Rows) -> Iterator[Float[Tensor, "b c d"]]:
-        for start in range(0, len(rows), self.batch_size):
-            part = rows[start : start + self.batch_size]
-            features = self.field.read(self.dataset, part)
-            finite = features.isfinite().flatten(1).all(1)
-            if not finite.all():
-                bad = int((~finite).nonzero()[0, 0])
-                raise ValueError(
-                    f"`path` must hold finite latents, but {self.field.spec.name} of sample "
-                    f"{self.keys(part[[bad]])[0]} in {self.path} is NaN or infinite. "
-                    "Leave that episode out, or capture it again."
-                )
-            yield features
-
     # ------------------------------------------------------------------ batches
 
     def _loader(self, split: str) -> PlanLoader:
         self.setup()
         training = split == "train"
-        plan = ReadPlan(self.rows[split], seed=self._split["seed"], shuffle=training)
         return PlanLoader(
-            plan,
+            ReadPlan(self.rows[split], seed=self._split["seed"], shuffle=training),
             self.reader,
             batch_size=self.batch_size,
             num_workers=self._num_workers,
-            equal_steps=training,
-            current_epoch=self._current_epoch if training else int,
+            on_error=self._on_error,
+            clock=self._clock if training else None,
+            damaged=self.damaged[split],
         )
 
-    def _current_epoch(self) -> int:
-        if self.trainer is None:
-            return 0
-        # Not `current_epoch`: a fit that goes on asks for batches before that one is put right.
-        progress: Any = self.trainer.fit_loop.epoch_progress.current
-        return progress.processed
-
     def train_dataloader(self) -> PlanLoader:
-        """Training batches, shuffled anew every epoch."""
-        return self._loader("train")
+        """Training batches, shuffled anew every epoch; equal steps on all ranks.
+
+        Raises:
+            ValueError: if there are too few samples for one step of all ranks, or the position
+                that was loaded means nothing in this selection.
+        """
+        loader = self._loader("train")
+        if len(loader) == 0:
+            raise ValueError(
+                f"`batch_size` must leave a step for every rank, but got {self.batch_size}, and "
+                f"there are {len(self.rows['train'])} training samples for all of them together. "
+                "Take smaller batches or fewer devices."
+            )
+        loader.load_state_dict(self._resume)
+        self._resume, self._training_loader = {}, loader
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training samples are read: one epoch and one integer."""
+        if self._resume or self._training_loader is None:
+            return self._resume
+        return self._training_loader.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on there, with any number of workers and ranks; only training is gone on with."""
+        if self.trainer is None or self.trainer.state.fn == "fit":
+            self._resume = dict(state_dict)
 
     def val_dataloader(self) -> PlanLoader:
         """Validation batches in the order of the index."""
@@ -291,6 +335,31 @@ class LatentDataModule(pl.LightningDataModule):
     def split(self) -> dict[str, Any]:
         """How the rows are split, in plain types."""
         return {**self._split, "fractions": list(self._split["fractions"])}
+
+    def unreadable(self, split: str) -> dict[str, str]:
+        """Keys of the samples of a split that could not be read so far, and why.
+
+        The same on all ranks, which must all ask. Of `all`, those that predicting met.
+        """
+        found: list[Any] = [dict(self.damaged[split])]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            found = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(found, dict(self.damaged[split]))
+        merged = {row: why for part in found for row, why in part.items()}
+        rows = np.asarray(sorted(merged), np.int64)
+        return {key: merged[int(row)] for key, row in zip(self.keys(rows), rows, strict=True)}
+
+    def teardown(self, stage: str) -> None:
+        """Says how many samples could not be read."""
+        for split, damaged in self.damaged.items():
+            if damaged:
+                what = "replaced by others" if split == "train" else "left out"
+                keys = self.keys(np.asarray(sorted(damaged)[:3], np.int64))
+                _log.warning(
+                    "%d of %d samples of split %s cannot be read and were %s: %s%s",
+                    len(damaged), len(self.rows[split]), split, what, ", ".join(keys),
+                    ", ..." if len(damaged) > len(keys) else ".",
+                )  # fmt: skip
 
     def keys(self, rows: Shaped[np.ndarray, " n"]) -> list[str]:
         """The samples' keys."""

@@ -6,6 +6,7 @@ Letters: b batch, c cells, d width.
 import dataclasses
 import hashlib
 import os
+import uuid
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -88,7 +89,7 @@ def statistics_file(folder: Path, *parts: str) -> Path:
 
 def save_statistics(path: Path, statistics: FeatureStatistics) -> None:
     """Writes the file at once or not at all; where nothing can be written, warns and goes on."""
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_suffix(f".{uuid.uuid4().hex}.part")
     tensors = {
         "mean": statistics.mean,
         "std": statistics.std,

@@ -1,28 +1,30 @@
 """The stages between a read plan and batches, as a webdataset pipeline.
 
-    ReadPlan -> row numbers of a batch -> LatentBatch
+    ReadPlan -> row numbers of a batch -> Reading (a LatentBatch, and what could not be read)
 
 Order is decided by the plan alone: it is a pure function of seed and epoch, whatever the number
 of workers or ranks. A whole batch is read at once, only the bytes of the chosen cells.
 """
 
 import dataclasses
-import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import webdataset as wds
 from jaxtyping import Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import get_worker_info
 
+from datamodules.damaged_rows import DamagedRows, OnError
 from datamodules.field_choice import FieldChoice, as_tensor
 from datamodules.latent_batch import LatentBatch
 from datamodules.targets.target import Target
-from jax_bridge.shards import ReadPlan, ShardDataset, open_dataset
+from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset, open_dataset
 
 Rows = Int64[np.ndarray, "_"]
+MOST_SPARES = 32
+"""Spare rows that are tried for one that cannot be read, before the data set is given up."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,55 +37,83 @@ class RowColumns:
     timestep: Int64[np.ndarray, " n"]
 
 
+class Progress:
+    """Where an epoch starts, in shared memory: workers that outlive an epoch learn the next."""
+
+    def __init__(self) -> None:
+        self._numbers: Int64[Tensor, " 2"] = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def set(self, *, epoch: int, start: int) -> None:
+        """Says which epoch comes, and how many rows of it are done already."""
+        self._numbers[0], self._numbers[1] = epoch, start
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is read."""
+        return int(self._numbers[0])
+
+    @property
+    def start(self) -> int:
+        """Rows of its order that were done before."""
+        return int(self._numbers[1])
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanSource:
     """First stage: the row numbers of this worker's and rank's batches."""
 
     plan: ReadPlan
     batch_size: int
-    equal_steps: bool
+    training: bool
     """Whether an incomplete last step is left out where several ranks train together."""
-    epoch: Tensor
-    """One integer in shared memory, so that workers that outlive an epoch know the next."""
+    progress: Progress
+    rank: int
+    """Of the training process; a worker process does not know it."""
+    world_size: int
 
     def __call__(self) -> Iterator[Rows]:
         """Yields the row numbers of one batch after another."""
         info = get_worker_info()
-        rank, world_size = rank_and_world_size()
         yield from self.plan.batches(
-            int(self.epoch),
+            self.progress.epoch,
             self.batch_size,
-            rank=rank,
-            world_size=world_size,
+            rank=self.rank,
+            world_size=self.world_size,
             worker=info.id if info else 0,
             num_workers=info.num_workers if info else 1,
-            drop_last=self.equal_steps and world_size > 1,
+            drop_last=self.drop_last,
+            start=self.progress.start,
         )
 
-    def __len__(self) -> int:
+    @property
+    def drop_last(self) -> bool:
+        """Whether steps are equal on all ranks."""
+        return self.training and self.world_size > 1
+
+    def steps(self, start: int = 0) -> int:
         """Batches an epoch on this rank, over all workers."""
-        rank, world_size = rank_and_world_size()
-        drop_last = self.equal_steps and world_size > 1
-        places = {"rank": rank, "world_size": world_size}
-        return sum(1 for _ in self.plan.batches(0, self.batch_size, drop_last=drop_last, **places))
+        return self.plan.steps(
+            self.batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            drop_last=self.drop_last,
+            start=start,
+        )
 
 
-def rank_and_world_size() -> tuple[int, int]:
-    """This process's place among those that train together."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+class Reading(NamedTuple):
+    """What comes out of a worker for one step."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadFailure:
-    """What went wrong in a worker, as text: not every exception travels between processes."""
-
-    message: str
+    batch: LatentBatch | None
+    """None where all rows are damaged."""
+    damaged: dict[int, str]
+    """Rows that were found damaged in this step, and why."""
+    failure: str = ""
+    """Why the worker ended, as text: not every exception travels between processes."""
 
 
 class BatchReader:
-    """Second stage: reads the cells, the targets and the metadata of a batch of rows."""
+    """Reads the cells, the targets and the metadata of a batch of rows."""
 
     def __init__(
         self, path: str, *, field: FieldChoice, target: Target, columns: RowColumns
@@ -105,17 +135,6 @@ class BatchReader:
             self._dataset = open_dataset(self.path)
         return self._dataset
 
-    def __call__(self, stream: Iterator[Rows]) -> Iterator[LatentBatch | ReadFailure]:
-        """Yields a batch for each array of row numbers; a worker ends with what went wrong."""
-        for rows in stream:
-            try:
-                yield self.read(rows)
-            except (ValueError, OSError) as error:
-                if get_worker_info() is None:
-                    raise
-                yield ReadFailure(message=str(error))
-                return
-
     def read(self, rows: Rows) -> LatentBatch:
         """Reads one batch."""
         columns = self.columns
@@ -130,60 +149,73 @@ class BatchReader:
         )
 
 
-class PlanLoader:
-    """Batches of one epoch after another, read here or by worker processes.
+class ReadBatches:
+    """Second stage: from row numbers to readings, one a step.
 
-    Workers start by forkserver, never by fork, which is unsafe once threads run.
+    Args:
+        reader: reads a batch of rows.
+        source: the stage before, whose plan gives spare rows while training.
+        on_error: `skip` replaces a damaged sample by another one while training, so that steps
+            stay equal, and leaves it out of an evaluation.
     """
 
-    def __init__(
-        self,
-        plan: ReadPlan,
-        reader: BatchReader,
-        *,
-        batch_size: int,
-        num_workers: int,
-        equal_steps: bool,
-        current_epoch: Callable[[], int],
-    ) -> None:
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._current_epoch = current_epoch
-        source = PlanSource(
-            plan=plan, batch_size=batch_size, equal_steps=equal_steps, epoch=self._epoch
-        )
-        self._length = len(source)
-        context = multiprocessing.get_context("forkserver") if num_workers else None
-        if context is not None:
-            context.set_forkserver_preload([__name__])  # torch is imported once for all workers
-        self._loader = DataLoader(
-            wds.DataPipeline(source, reader),  # pyright: ignore[reportAttributeAccessIssue]
-            batch_size=None,
-            num_workers=num_workers,
-            multiprocessing_context=context,
-            persistent_workers=num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+    def __init__(self, reader: BatchReader, source: PlanSource, on_error: OnError) -> None:
+        self.reader = reader
+        self.source = source
+        self.on_error = on_error
+        self._damaged = DamagedRows()
 
-    def __len__(self) -> int:
-        """Batches an epoch on this rank."""
-        return self._length
+    def __call__(self, stream: Iterator[Rows]) -> Iterator[Reading]:
+        """Yields a reading for each array of row numbers; a worker ends with what went wrong."""
+        for rows in stream:
+            known = set(self._damaged)
+            try:
+                batch = self.read(rows)
+            except (ValueError, OSError) as error:
+                if get_worker_info() is None:
+                    raise
+                yield Reading(None, {}, str(error))
+                return
+            new = {row: why for row, why in self._damaged.items() if row not in known}
+            yield Reading(batch, new)
 
-    def __iter__(self) -> Iterator[LatentBatch]:
-        """Yields the batches of the epoch that is current now.
+    def read(self, rows: Rows) -> LatentBatch | None:
+        """Reads one batch; None where nothing of it is left.
 
         Raises:
-            ValueError: if a sample cannot be read; names the place.
+            ValueError: if a sample is damaged, or too many are to find spare ones.
         """
-        self._epoch.fill_(self._current_epoch())
-        return map(whole_batch, iter(self._loader))
+        if self.on_error == "raise":
+            return self.reader.read(rows)
+        if not self.source.training:
+            kept = rows[~self._damaged.among(rows)]
+            batch = self._attempt(kept)
+            return batch or self._attempt(kept[~self._damaged.among(kept)])
+        return self._read_with_spares(rows)
 
+    def _attempt(self, rows: Rows) -> LatentBatch | None:
+        """Reads rows that are not known to be damaged; where some are, notes which."""
+        if len(rows) == 0 or self._damaged.among(rows).any():
+            return None
+        try:
+            return self.reader.read(rows)
+        except DamagedShardError:
+            if not self._damaged.find(self.reader.read, rows).any():
+                raise  # each can be read, but not together
+            return None
 
-def whole_batch(batch: LatentBatch | ReadFailure) -> LatentBatch:
-    """Passes a batch on, and raises what went wrong in a worker.
-
-    Raises:
-        ValueError: with the worker's message.
-    """
-    if isinstance(batch, ReadFailure):
-        raise ValueError(batch.message)
-    return batch
+    def _read_with_spares(self, rows: Rows) -> LatentBatch:
+        chosen = rows.copy()
+        for attempt in range(MOST_SPARES):
+            batch = self._attempt(chosen)
+            if batch is not None:
+                return batch
+            for place in np.flatnonzero(self._damaged.among(chosen)):
+                chosen[place] = self.source.plan.spare(
+                    int(rows[place]), self.source.progress.epoch, attempt
+                )
+        raise ValueError(
+            f"`on_error` must be raise for data that is mostly damaged, but got skip, and "
+            f"{len(self._damaged)} of {len(self.source.plan)} training samples cannot be read. "
+            f"`vla-lens shards verify {self.reader.path}` names the places."
+        )

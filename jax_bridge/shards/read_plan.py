@@ -44,11 +44,29 @@ class ReadPlan:
         return self.rows[np.argsort(ranks, kind="stable")]
 
     def steps(
-        self, batch_size: int, *, world_size: int = 1, drop_last: bool = False, start: int = 0
+        self,
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        start: int = 0,
     ) -> int:
-        """Batches that the busiest rank reads (with `drop_last`: every rank)."""
-        left, whole = max(0, len(self) - start), batch_size * world_size
-        return left // whole if drop_last else -(-left // whole)
+        """Batches that a rank reads: rank 0 the most; with `drop_last` all the same."""
+        whole = batch_size * world_size
+        steps, rest = divmod(max(0, len(self) - start), whole)
+        return steps + int(not drop_last and rest > rank)
+
+    def spare(self, row: int, epoch: int, attempt: int = 0) -> int:
+        """Another row of the plan, to be read where `row` cannot be; a pure function as well.
+
+        Args:
+            row: the row that cannot be read.
+            epoch: of the reading, so that it is another one each epoch.
+            attempt: how many spare rows could not be read either.
+        """
+        place = stable_hash("spare", self.seed, epoch, row, attempt) % len(self.rows)
+        return int(self.rows[place])
 
     def batches(
         self,

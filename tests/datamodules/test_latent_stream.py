@@ -44,7 +44,7 @@ def test_the_order_is_the_seeds_alone_and_changes_with_the_epoch(planted):
     def order(seed: int, epoch: int) -> list[list[int]]:
         data = LatentDataModule(str(planted), batch_size=16, seed=seed)
         data._split["seed"] = seed
-        data._current_epoch = lambda: epoch
+        data._clock.epoch = lambda: epoch
         return rows_of(data.train_dataloader())
 
     assert order(0, 0) == order(0, 0)
@@ -57,7 +57,7 @@ def test_workers_change_nothing(planted):
     loader = helped.train_dataloader()
     epochs = [0, 0]
     for data in (alone, helped):
-        data._current_epoch = lambda: epochs[0]
+        data._clock.epoch = lambda: epochs[0]
     expected, found = alone.train_dataloader(), helped.train_dataloader()
     for epoch in (0, 1):
         epochs[0] = epoch

@@ -1,0 +1,73 @@
+"""The features of all selected rows, checked once before training starts.
+
+Letters: b batch, c cells, d width.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from datamodules.damaged_rows import DamagedRows, OnError
+from datamodules.field_choice import FieldChoice
+from jax_bridge.shards import DamagedShardError, ShardDataset
+
+Rows = Int64[np.ndarray, "_"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FiniteFeatures:
+    """Reads features in batches and refuses what is not finite."""
+
+    dataset: ShardDataset
+    field: FieldChoice
+    batch_size: int
+    on_error: OnError
+    damaged: DamagedRows = dataclasses.field(default_factory=DamagedRows)
+    """What was left out by `on_error` skip."""
+
+    def training(self, training: Rows, every: Rows) -> Iterator[Float[Tensor, "b c d"]]:
+        """Yields those of the training rows; reads all, so that a bad one is found at once.
+
+        Raises:
+            ValueError: if a feature of any row is NaN or infinite; names the sample.
+        """
+        yield from self.batches(training)
+        for _ in self.batches(np.setdiff1d(every, training)):
+            pass
+
+    def batches(self, rows: Rows) -> Iterator[Float[Tensor, "b c d"]]:
+        """Yields the features of these rows.
+
+        Raises:
+            ValueError: if one is NaN or infinite; names the sample.
+        """
+        for start in range(0, len(rows), self.batch_size):
+            part, features = self._sound(rows[start : start + self.batch_size])
+            if features is None:
+                continue
+            finite = features.isfinite().flatten(1).all(1)
+            if not finite.all():
+                bad = int(part[int((~finite).nonzero()[0, 0])])
+                key = self.dataset.index["key"][bad].as_py()
+                raise ValueError(
+                    f"`path` must hold finite latents, but {self.field.spec.name} of sample "
+                    f"{key} in {self.dataset.path} is NaN or infinite. "
+                    "Leave that episode out, or capture it again."
+                )
+            yield features
+
+    def _sound(self, rows: Rows) -> tuple[Rows, Float[Tensor, "b c d"] | None]:
+        """The rows that can be read, and their features; None where there are none."""
+        try:
+            return rows, self._read(rows)
+        except DamagedShardError:
+            if self.on_error == "raise":
+                raise
+        sound = rows[~self.damaged.find(self._read, rows)]
+        return sound, self._read(sound) if len(sound) else None
+
+    def _read(self, rows: Rows) -> Float[Tensor, "b c d"]:
+        return self.field.read(self.dataset, rows)
