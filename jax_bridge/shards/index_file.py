@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 
 from jax_bridge.shards.failures import DamagedShardError
-from jax_bridge.shards.index_table import OWN_TEXTS, kept_column
+from jax_bridge.shards.index_table import OWN_TEXTS, kept_column, total_of
 from jax_bridge.shards.parquet_digest import KEY
 
 UNREADABLE = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, RecursionError)
@@ -96,6 +96,18 @@ class FileColumns:
             if name not in OWN_TEXTS:
                 self._groups[name, number] = found
             return found
+
+    def total(self, name: str, number: int) -> tuple[int, int]:
+        """By what the footer says of the group, where its values are all the same."""
+        footer, place = self._file.metadata, self.schema.get_field_index(name)
+        noted = footer.row_group(number).column(place).statistics
+        size = int(self.starts[number + 1] - self.starts[number])
+        if noted is not None and noted.has_null_count:
+            there = size - noted.null_count
+            if not there or (noted.has_min_max and noted.min == noted.max):
+                return there, there * noted.min if there else 0
+        with self._lock:
+            return total_of(self._read(name, number))
 
     def _read(self, name: str, group: int | None) -> pa.ChunkedArray:
         try:

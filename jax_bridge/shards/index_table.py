@@ -41,6 +41,10 @@ class Columns(Protocol):
         """A column's rows of one group."""
         ...
 
+    def total(self, name: str, number: int) -> tuple[int, int]:
+        """How many values a column of numbers has in one group, and their sum."""
+        ...
+
     def mask(self, where: pc.Expression) -> pa.ChunkedArray:
         """Whether each row fulfils a condition; only the columns that it names are read."""
         ...
@@ -63,9 +67,19 @@ class TableColumns:
         assert number == 0
         return self._table.column(name)
 
+    def total(self, name: str, number: int) -> tuple[int, int]:
+        """Of the whole column: there is one group."""
+        return total_of(self.group(name, number))
+
     def mask(self, where: pc.Expression) -> pa.ChunkedArray:
         """Asks all rows."""
         return kept_column(ds.dataset(self._table), where)
+
+
+def total_of(column: pa.ChunkedArray) -> tuple[int, int]:
+    """How many values a column of numbers has, and their sum."""
+    total = pc.call_function("sum", [column]).as_py() or 0
+    return len(column) - column.null_count, total
 
 
 def kept_column(rows: ds.Dataset | ds.Fragment, where: pc.Expression) -> pa.ChunkedArray:
@@ -157,6 +171,15 @@ class IndexTable:
             values = group.fill_null(NO_VALUE).to_numpy() if group.null_count else group.to_numpy()
             found[places] = values[inside]
         return found
+
+    def count_and_sum(self, name: str) -> tuple[int, int]:
+        """How many values a column of numbers has, and their sum; keeps nothing of it."""
+        self._type(name)
+        if self._rows is not None:
+            return total_of(self.column(name))
+        groups = range(len(self._columns.starts) - 1)
+        totals = [self._columns.total(name, number) for number in groups]
+        return sum(count for count, _ in totals), sum(total for _, total in totals)
 
     def mask(self, where: pc.Expression) -> Bool[np.ndarray, " n"]:
         """Which rows fulfil a condition; null counts as no.

@@ -2,16 +2,20 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jax_bridge.shards.dataset import ShardDataset, open_dataset
 from jax_bridge.shards.index_rows import MEMBER, member_column, tensor_column
+from jax_bridge.shards.index_table import NO_VALUE, IndexTable
 
 SHOWN_TASKS = 40
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 _EPISODE = ["suite", "task_id", "episode"]
+_TEXTS = ("task_instruction", "instruction")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,11 +87,11 @@ def inspect_dataset(path: str | os.PathLike[str]) -> Inspection:
     return Inspection(
         path=str(dataset.path),
         fingerprint=dataset.fingerprint,
-        shards=len(index.column("shard").unique()),
+        shards=len(index.codes("shard")[0]),
         samples=index.num_rows,
         tasks=tuple(_tasks(dataset.metadata)),
         fields=tuple(_fields(dataset)),
-        members={s: _count_and_sum(index.column(member_column(s, "bytes"))) for s in suffixes},
+        members={s: index.count_and_sum(member_column(s, "bytes")) for s in suffixes},
         errors=len(dataset.errors),
     )
 
@@ -131,9 +135,11 @@ def readable_bytes(count: int) -> str:
     return f"{count} bytes" if unit == 0 else f"{count / 1024**unit:.1f} {_UNITS[unit]}"
 
 
-def _tasks(metadata: pa.Table) -> list[TaskSummary]:
-    episodes = metadata.group_by(_EPISODE, use_threads=False).aggregate(
-        [("success", "max"), ("key", "count"), ("task_instruction", "min"), ("instruction", "min")]
+def _tasks(metadata: IndexTable) -> list[TaskSummary]:
+    episodes = (
+        _numbered(metadata)
+        .group_by(_EPISODE, use_threads=False)
+        .aggregate([("success", "max"), ("row", "count"), *((name, "min") for name in _TEXTS)])
     )
     unknown = episodes.column("success_max").is_null().cast(pa.int64())
     episodes = episodes.append_column("unknown", unknown).append_column(
@@ -144,24 +150,42 @@ def _tasks(metadata: pa.Table) -> list[TaskSummary]:
             ("episode", "count"),
             ("won", "sum"),
             ("unknown", "sum"),
-            ("key_count", "sum"),
-            ("task_instruction_min", "min"),
-            ("instruction_min", "min"),
+            ("row_count", "sum"),
+            *((f"{name}_min", "min") for name in _TEXTS),
         ]
     )
+    texts = {name: sorted(metadata.codes(name)[0]) for name in ("suite", *_TEXTS)}
     rows = tasks.sort_by([(name, "ascending") for name in _EPISODE[:2]]).to_pylist()
-    return [
-        TaskSummary(
-            suite=row["suite"],
-            task_id=row["task_id"],
-            instruction=row["task_instruction_min_min"] or row["instruction_min_min"],
-            episodes=row["episode_count"],
-            successes=row["won_sum"],
-            unknown=row["unknown_sum"],
-            samples=row["key_count_sum"],
-        )
-        for row in rows
+    return [_task_summary(row, texts) for row in rows]
+
+
+def _numbered(metadata: IndexTable) -> pa.Table:
+    """What tasks are counted by; of a text its place among the sorted ones, null where none is."""
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {
+        name: metadata.column(name) for name in ("task_id", "episode", "success")
+    }
+    for name in ("suite", *_TEXTS):
+        texts, codes = metadata.codes(name)
+        ranks = np.argsort(np.argsort(np.asarray([*texts], object)))
+        columns[name] = pa.array(np.append(ranks, NO_VALUE)[codes], mask=codes == NO_VALUE)
+    columns["row"] = pa.array(np.zeros(metadata.num_rows, np.bool_))
+    return pa.table(columns)
+
+
+def _task_summary(row: Mapping[str, Any], texts: Mapping[str, list[str]]) -> TaskSummary:
+    instructions = [
+        None if row[f"{name}_min_min"] is None else texts[name][row[f"{name}_min_min"]]
+        for name in _TEXTS
     ]
+    return TaskSummary(
+        suite=None if row["suite"] is None else texts["suite"][row["suite"]],
+        task_id=row["task_id"],
+        instruction=instructions[0] or instructions[1],
+        episodes=row["episode_count"],
+        successes=row["won_sum"],
+        unknown=row["unknown_sum"],
+        samples=row["row_count_sum"],
+    )
 
 
 def _fields(dataset: ShardDataset) -> list[FieldSummary]:
@@ -169,17 +193,12 @@ def _fields(dataset: ShardDataset) -> list[FieldSummary]:
     for name, spec in dataset.fields.items():
         column = tensor_column("latents", name, "bytes")
         there = column in dataset.index.column_names
-        samples, size = _count_and_sum(dataset.index.column(column)) if there else (0, 0)
+        samples, size = dataset.index.count_and_sum(column) if there else (0, 0)
         axes = " x ".join(f"{a} {n}" for a, n in zip(spec.axes, spec.shape, strict=True))
         summaries.append(
             FieldSummary(name=name, dtype=spec.dtype, axes=axes, samples=samples, bytes=size)
         )
     return summaries
-
-
-def _count_and_sum(column: pa.ChunkedArray) -> tuple[int, int]:
-    total = pc.call_function("sum", [column]).as_py() or 0
-    return len(column) - column.null_count, total
 
 
 def _task_cells(task: TaskSummary) -> tuple[str, ...]:
