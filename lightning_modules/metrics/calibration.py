@@ -1,0 +1,83 @@
+"""Calibration: does a stated probability come true as often as it says?
+
+Letters: b batch, c cells, k classes, g groups of units, r draws, v bins of confidence.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int
+from torch import Tensor
+
+from lightning_modules.metrics.grid_metric import GridMetric, MetricBatch, MetricContext
+
+BINS = 15
+
+
+class Calibration(GridMetric):
+    """Expected calibration error of the most probable class, over equal bins of confidence.
+
+    It is never negative, so that even a calibrated probe shows some with few samples.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks (2017).
+    """
+
+    names: ClassVar = ("ece",)
+    confidence: Tensor
+    right: Tensor
+    filled: Tensor
+
+    def __init__(self, context: MetricContext) -> None:
+        super().__init__(context)
+        shape = (self.groups, context.cells, BINS)
+        self.add_sum("confidence", *shape)
+        self.add_sum("right", *shape, dtype=torch.int64)
+        self.add_sum("filled", *shape, dtype=torch.int64)
+
+    @classmethod
+    def applies(cls, context: MetricContext) -> bool:
+        """To classes."""
+        return context.classifies
+
+    @classmethod
+    def bytes_a_group(cls, context: MetricContext) -> int:
+        """Three sums a bin."""
+        return context.cells * BINS * 24
+
+    def add(self, batch: MetricBatch, group: Int[Tensor, " b"]) -> None:
+        """Sorts the samples by confidence."""
+        confidence, said = torch.softmax(batch.outputs.double(), -1).max(-1)
+        # Bins are open below and closed above, as in torchmetrics.
+        bins = ((confidence * BINS).ceil().long() - 1).clamp(0, BINS - 1)
+        cells = torch.arange(bins.shape[1], device=bins.device)
+        place = (group[:, None].expand_as(bins), cells.expand_as(bins), bins)
+        right = (said == batch.targets[:, None]).long()
+        self.confidence.index_put_(place, confidence, accumulate=True)
+        self.right.index_put_(place, right, accumulate=True)
+        self.filled.index_put_(place, torch.ones_like(bins), accumulate=True)
+
+    def weighted(
+        self, weights: Float64[np.ndarray, "r g"]
+    ) -> dict[str, Float64[np.ndarray, "c r"]]:
+        """The error of each draw."""
+        gap = (self.confidence - self.right).cpu().numpy()
+        samples = weights @ self.count.cpu().numpy()
+        found = [
+            np.abs(weights @ gap[:, cell]).sum(1) / np.where(samples > 0, samples, np.nan)
+            for cell in range(gap.shape[1])
+        ]
+        return {"ece": np.stack(found)}
+
+    def table(self, cell: int) -> list[dict[str, float | int]]:
+        """The reliability of one cell: a row a bin that is not empty."""
+        filled = self.filled.sum(0)[cell].tolist()
+        confidence, right = self.confidence.sum(0)[cell].tolist(), self.right.sum(0)[cell].tolist()
+        return [
+            {
+                "from": place / BINS, "to": (place + 1) / BINS, "samples": count,
+                "confidence": confidence[place] / count, "accuracy": right[place] / count,
+            }
+            for place, count in enumerate(filled)
+            if count
+        ]  # fmt: skip
