@@ -16,7 +16,7 @@ NO_VALUE = -1
 """Stands in arrays where the index has null."""
 OWN_TEXTS = ("key", "truth", "other")
 """Texts that hardly any two samples share: to number them would save nothing."""
-Rows = Int64[np.ndarray, " n"]
+Rows = Int64[np.ndarray, " _"]
 
 
 @runtime_checkable
