@@ -1,0 +1,1 @@
+"""Data sets at addresses: `s3://`, `gs://`, `hf://`, `https://` and whatever fsspec opens."""
