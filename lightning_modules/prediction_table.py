@@ -43,11 +43,24 @@ def prediction_columns(
 
 
 class PredictionTable(pl.Callback):
-    """Streams the predictions of `vla-lens predict` into RUN/predictions.parquet."""
+    """Streams the predictions of `vla-lens predict` into RUN/predictions.parquet.
+
+    Each rank writes a part of its own; at the end rank 0 puts them together in the order in
+    which one process would have written them.
+    """
 
     def __init__(self) -> None:
         self.path: Path | None = None
         self._writer: pq.ParquetWriter | None = None
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finds the folder, which rank 0 tells the others."""
+        self.path = Path(trainer.log_dir or trainer.default_root_dir) / "predictions.parquet"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _part(self, rank: int) -> Path:
+        assert self.path is not None
+        return self.path.with_suffix(f".{rank}.part")
 
     def on_predict_batch_end(
         self,
@@ -68,18 +81,43 @@ class PredictionTable(pl.Callback):
             {"key": _strings(data.keys(rows)), "split": _strings(data.splits_of(rows))} | columns
         )
         if self._writer is None:
-            self.path = Path(trainer.log_dir or trainer.default_root_dir) / "predictions.parquet"
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part = self.path.with_suffix(".part")
+            part = self._part(trainer.global_rank)
             self._writer = pq.ParquetWriter(part, table.schema, compression="zstd")
-        self._writer.write_table(table)
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Closes the file and gives it its name: an interrupted one never bears it."""
-        if self._writer is not None and self.path is not None:
+        if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self.path.with_suffix(".part").replace(self.path)
+        trainer.strategy.barrier("predictions")
+        parts = [part for part in map(self._part, range(trainer.world_size)) if part.exists()]
+        if trainer.is_global_zero and parts and self.path is not None:
+            join_parts(parts, self.path)
+
+
+def join_parts(parts: Sequence[Path], path: Path) -> None:
+    """Puts the ranks' parts together, a batch of each in turn, and removes them.
+
+    Args:
+        parts: one file a rank, with one row group a batch.
+        path: of the whole; it appears when it is complete.
+    """
+    if len(parts) > 1:
+        whole = path.with_suffix(".part")
+        files = [pq.ParquetFile(part) for part in parts]
+        with pq.ParquetWriter(whole, files[0].schema_arrow, compression="zstd") as writer:
+            for step in range(files[0].num_row_groups):
+                for file in files:
+                    if step < file.num_row_groups:
+                        writer.write_table(file.read_row_group(step))
+        for file in files:
+            file.close()
+        whole.replace(path)
+    else:
+        parts[0].replace(path)
+    for part in parts:
+        part.unlink(missing_ok=True)
 
 
 def _strings(values: Sequence[str]) -> pa.Array:

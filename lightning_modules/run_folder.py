@@ -5,6 +5,7 @@ RUN/provenance.json          command, versions, machine, data: an entry a stage
 RUN/checkpoints/last.ckpt    weights, best weights of each cell, optimiser, statistics
 RUN/metrics/{val,test}.json  everything the report shows; .csv: one line a cell
 RUN/figures/{val,test}_*.png
+RUN/unreadable.json          with `on_error: skip`: the samples that could not be read, and why
 RUN/events.out.tfevents.*    TensorBoard
 RUN/predictions.parquet      after `vla-lens predict`
 """
@@ -102,12 +103,15 @@ class RunFolder(pl.Callback):
     def __init__(self, command: str = "") -> None:
         self.command = command
         self.results: dict[str, ProbeResults] = {}
+        self.unreadable: dict[str, dict[str, str]] = {}
+        """Keys of samples that could not be read (`on_error: skip`) and why, by split."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Writes the provenance of this stage beside that of earlier ones."""
-        if trainer.log_dir is None or not trainer.is_global_zero:
+        folder = trainer.log_dir  # asked on all ranks: rank 0 tells the others
+        if folder is None or not trainer.is_global_zero:
             return
-        path = Path(trainer.log_dir) / "provenance.json"
+        path = Path(folder) / "provenance.json"
         entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         data = trainer.datamodule.describe()  # pyright: ignore[reportAttributeAccessIssue]
         device = str(trainer.strategy.root_device)
@@ -129,30 +133,54 @@ class RunFolder(pl.Callback):
             for cell, value in zip(pl_module.spec.cells, means, strict=True):
                 self._scalar(trainer, f"val_{word}/{cell.place}", value)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes which training samples were replaced because they cannot be read."""
+        self._note_unreadable(trainer, "train")
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the validation results, if this is not a pass in the middle of a fit."""
         if trainer.state.fn == "validate":
             self._write(trainer, pl_module, "val")
+        elif not trainer.sanity_checking:
+            self._note_unreadable(trainer, "val")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the test results."""
         self._write(trainer, pl_module, "test")
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes which samples have no prediction because they cannot be read."""
+        self._note_unreadable(trainer, "all")
 
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, split: str) -> None:
         assert isinstance(module, LinearProbe)
         clusters = trainer.datamodule.clusters  # pyright: ignore[reportAttributeAccessIssue]
         results = results_of(module, split, clusters)
         self.results[split] = results
-        if trainer.log_dir is None or not trainer.is_global_zero:
+        folder = trainer.log_dir
+        self._note_unreadable(trainer, split)
+        if folder is None or not trainer.is_global_zero:
             return
         figures = dict(probe_figures(results))
-        write_results(Path(trainer.log_dir), results, figures)
+        write_results(Path(folder), results, figures)
         for name, figure in figures.items():
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_figure(
                         f"{split}/{name}", figure, module.current_epoch, close=False
                     )
+
+    def _note_unreadable(self, trainer: pl.Trainer, split: str) -> None:
+        """Keeps which samples of a split could not be read by any rank, and why."""
+        unreadable = trainer.datamodule.unreadable(split)  # pyright: ignore[reportAttributeAccessIssue]
+        folder = trainer.log_dir
+        if not unreadable or folder is None:
+            return
+        self.unreadable[split] = unreadable
+        if trainer.is_global_zero:
+            path = Path(folder) / "unreadable.json"
+            before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            write_json(path, {**before, **self.unreadable})
 
     def _scalar(self, trainer: pl.Trainer, name: str, value: float) -> None:
         for logger in trainer.loggers:

@@ -60,6 +60,7 @@ def summarise(
     """
     units = clusters.unit_of_episode
     total, count = regroup(evaluation.score, units)
+    _, by_episode = evaluation.score.compute()  # over all ranks; the metric's state is this one's
     blind, _ = regroup(evaluation.trivial, units)
     scores, losses = total.sum(1) / count.sum(), mean_over_samples(*evaluation.loss.compute())
     intervals = _pairs(cluster_bootstrap(total, count))
@@ -84,7 +85,7 @@ def summarise(
     return ProbeResults(
         split=split, target=target.name, score_name=objective.score,
         samples=int(count.sum()), unit=clusters.unit, units=int((count > 0).sum()),
-        episodes=int((evaluation.score.count > 0).sum()),
+        episodes=int((by_episode > 0).sum()),
         trivial=float(blind.sum() / count.sum()),
         trivial_interval=_pairs(cluster_bootstrap(blind, count))[0],
         chance=1 / target.size if objective.classifies else 0.0,

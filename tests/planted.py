@@ -5,7 +5,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec
+from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec, ShardLimits, open_dataset
 
 TEXT = "vlm.hidden_states.text.mean"
 MASKED = "vlm.hidden_states.image_right_wrist.mean"
@@ -87,6 +87,7 @@ def write_planted(
     random_labels: bool = False,
     instructions: bool = True,
     broken: str = "",
+    shard_bytes: int = 2**30,
 ) -> Path:
     """Writes the data set.
 
@@ -95,7 +96,8 @@ def write_planted(
     """
     latents = PlantedLatents(tasks, dtype, noise, seed)
     states = np.random.default_rng(seed + 1)
-    with EpisodeWriter(path, planted_info(dtype)) as writer:
+    limits = ShardLimits(shard_bytes=shard_bytes)
+    with EpisodeWriter(path, planted_info(dtype), limits) as writer:
         for task in range(tasks):
             text = f"put the {COLOURS[task // 2 % 4]} cube in the {BOWLS[task % 2]} bowl"
             for number in range(episodes):
@@ -115,3 +117,12 @@ def write_planted(
                         )  # fmt: skip
                     episode.finish(success=True, success_at_end=True, episode_length=5 * samples)
     return path
+
+
+def damage_sample(path: Path, row: int) -> str:
+    """Overwrites the header of a sample's latents, so that they cannot be read; returns its key."""
+    entry = open_dataset(path).index.slice(row, 1).to_pylist()[0]
+    with (path / "shards" / f"{entry['shard']}.tar").open("r+b") as tar:
+        tar.seek(entry["member.latents.safetensors.offset"] + 8)
+        tar.write(b"!")
+    return entry["key"]
