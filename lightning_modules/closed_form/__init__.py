@@ -1,0 +1,1 @@
+"""Probes that are solved, not trained: ridge regression and linear discriminants."""

@@ -1,0 +1,45 @@
+"""What a closed form knows of the training rows of one cell.
+
+Letters: d width, m target columns, l shifts.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float64
+from torch import Tensor
+
+
+@runtime_checkable
+class CellSums(Protocol):
+    """Centred sums of one cell, or its centred rows: both give the same solutions."""
+
+    rows: int
+    """How many training rows there were."""
+    mean_features: Float64[Tensor, " d"]
+    mean_targets: Float64[Tensor, " m"]
+    cross: Float64[Tensor, "d m"]
+    """XᵀY of centred features and targets. With classes as targets, column k is the number of
+    rows of class k times the distance of its mean from the mean of all."""
+
+    def ridge(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
+        """(XᵀX + shift I)⁻¹ XᵀY for every shift."""
+        ...
+
+    def within(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
+        """(W + shift I)⁻¹ (class means - mean) for every shift, where the targets are classes.
+
+        W is the scatter within the classes, the sum over rows of (x - class mean)(...)ᵀ.
+        """
+        ...
+
+    def within_trace(self) -> float:
+        """The trace of W."""
+        ...
+
+
+def class_offsets(
+    cross: Float64[Tensor, "d m"], counts: Float64[Tensor, " m"]
+) -> Float64[Tensor, "d m"]:
+    """Each class's mean minus the mean of all; 0 for a class without rows."""
+    return cross / counts.clamp(min=1.0)
