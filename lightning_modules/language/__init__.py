@@ -1,0 +1,1 @@
+"""How the instruction stands in the latents while an episode goes on, and whether success shows."""
