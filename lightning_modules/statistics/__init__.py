@@ -1,0 +1,1 @@
+"""What the scores of a grid of probes are worth: permutation tests and code lengths."""
