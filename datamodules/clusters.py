@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int64
 
 from jax_bridge.shards.index_table import IndexTable
@@ -36,18 +35,19 @@ def first_places(labels: list[str]) -> tuple[list[str], Int64[np.ndarray, " n"]]
     return list(place), np.asarray(codes, np.int64)
 
 
-def task_labels(index: IndexTable | pa.Table) -> list[str]:
-    """A readable name of each row's task: `003 put the red cube in the blue bowl`.
+def task_labels(index: IndexTable) -> tuple[list[str], Int64[np.ndarray, " n"]]:
+    """Readable names of the tasks, `003 put the red cube in the blue bowl`, and each row's place.
 
     The suite stands in front where the index holds more than one.
     """
-    suites = index["suite"].to_pylist()
-    several = len(set(suites)) > 1
-    rows = zip(suites, index["task_id"].to_pylist(), index["task_name"].to_pylist(), strict=True)
-    return [
+    groups = index.groups(["suite", "task_id", "task_name"])
+    several = len({suite for suite, _, _ in groups.names}) > 1
+    labels = [
         " ".join([*([suite] if several else []), f"{task:03d}", *([name] if name else [])])
-        for suite, task, name in rows
+        for suite, task, name in groups.names
     ]
+    names, places = first_places(labels)
+    return names, places[groups.of_row]
 
 
 UNIT_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -58,7 +58,7 @@ UNIT_COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def clusters_of_index(
-    index: IndexTable | pa.Table, *, unit: str = "episode"
+    index: IndexTable, *, unit: str = "episode"
 ) -> tuple[Clusters, Int64[np.ndarray, " n"]]:
     """Finds the episodes of an index; returns them and the episode of each row.
 
@@ -66,15 +66,15 @@ def clusters_of_index(
         index: the rows.
         unit: what the split keeps together.
     """
-    columns = (index[name].to_pylist() for name in ("suite", "task_id", "episode"))
-    labels = [f"{s}/t{t:03d}/e{e:04d}" for s, t, e in zip(*columns, strict=True)]
-    episodes, episode_of_row = first_places(labels)
-    tasks, task_of_row = first_places(task_labels(index))
+    found = index.groups(UNIT_COLUMNS["episode"])
+    episodes, place = first_places([f"{s}/t{t:03d}/e{e:04d}" for s, t, e in found.names])
+    episode_of_row = place[found.of_row]
+    tasks, task_of_row = task_labels(index)
     task_of_episode = np.zeros(len(episodes), np.int64)
     task_of_episode[episode_of_row] = task_of_row
-    names = zip(*(index[name].to_pylist() for name in UNIT_COLUMNS[unit]), strict=True)
+    units = index.groups(UNIT_COLUMNS[unit])
     unit_of_episode = np.zeros(len(episodes), np.int64)
-    unit_of_episode[episode_of_row] = first_places([str(name) for name in names])[1]
+    unit_of_episode[episode_of_row] = units.of_row
     clusters = Clusters(
         episodes=tuple(episodes),
         task_of_episode=task_of_episode,

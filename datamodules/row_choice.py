@@ -75,12 +75,10 @@ def _numbers(index: IndexTable, column: str) -> Int64[np.ndarray, " n"]:
 
 
 def _suite(index: IndexTable, suite: str) -> Bool[np.ndarray, " n"]:
-    suites = np.array(index["suite"].to_pylist(), object)
+    suites, codes = index.codes("suite")
     if suite not in suites:
-        raise ValueError(
-            f"`suite` must be one of {', '.join(sorted(set(suites)))}, but got {suite!r}."
-        )
-    return suites == suite
+        raise ValueError(f"`suite` must be one of {', '.join(sorted(suites))}, but got {suite!r}.")
+    return codes == suites.index(suite)
 
 
 def _check_tasks(wanted: range, tasks: Int64[np.ndarray, " n"]) -> None:

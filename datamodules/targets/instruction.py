@@ -88,8 +88,9 @@ class Instruction:
         Raises:
             ValueError: if the training rows hold fewer than two different instructions.
         """
-        given = dataset.index["instruction"].to_pylist()
-        texts, self.codes = first_places([text or "" for text in given])
+        given, codes = dataset.index.codes("instruction")
+        texts, places = first_places([*given, ""])
+        self.codes = places[codes]
         known = sorted(texts[code] for code in np.unique(self.codes[training]))
         if len({frozenset(words_of(text)) for text in known}) < 2:
             raise ValueError(

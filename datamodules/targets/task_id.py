@@ -23,11 +23,12 @@ class TaskId:
         Raises:
             ValueError: if there is only one task.
         """
-        names = np.array(task_labels(dataset.metadata.take(rows)), object)
-        classes, places = np.unique(names.astype(str), return_inverse=True)
+        names, codes = task_labels(dataset.metadata.take(rows))
+        classes = sorted(names)
+        places = np.asarray([classes.index(name) for name in names], np.int64)[codes]
         if len(classes) < 2:
             raise ValueError(
-                f"`target` task_id needs at least 2 tasks, but got only {str(classes[0])!r}. "
+                f"`target` task_id needs at least 2 tasks, but got only {classes[0]!r}. "
                 "Select more tasks."
             )
         self.labels = np.full(dataset.index.num_rows, -1, np.int64)
@@ -37,7 +38,7 @@ class TaskId:
             name="task_id",
             objective="cross_entropy",
             size=len(classes),
-            classes=tuple(str(name) for name in classes),
+            classes=tuple(classes),
             trivial=tuple(share.tolist()),
         )
 

@@ -21,8 +21,8 @@ from jax_bridge.shards.parquet_digest import digested_parquet
 
 ORDER = ("suite", "task_id", "episode", "timestep", "key")
 _META = b"vla-lens"
-AT_ONCE_BYTES = 8 * 2**20
-"""An index file up to this size is read at once: some 100,000 samples."""
+AT_ONCE_VALUES = 2**23
+"""An index of up to so many rows times columns is read at once: some 100,000 samples."""
 
 
 def index_bytes(table: pa.Table, shards: Sequence[str]) -> bytes:
@@ -60,10 +60,10 @@ def open_index_file(path: pathlib.Path, shard: str) -> tuple[IndexTable, list[st
         FileNotFoundError: if there is none.
         DamagedShardError: if it cannot be read.
     """
-    if path.stat().st_size <= AT_ONCE_BYTES:
+    columns = FileColumns(path, shard)
+    if columns.starts[-1] * len(columns.schema) <= AT_ONCE_VALUES:
         table, covered = read_index_file(path, shard)
         return IndexTable.of(table), covered
-    columns = FileColumns(path, shard)
     try:
         _require_columns(columns.schema)
         return IndexTable(columns), _covered(columns.note)

@@ -1,14 +1,16 @@
 """Which samples: rows of the index that a condition selects."""
 
+import functools
+import operator
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
-from jax_bridge.shards.index_table import OWN_TEXTS, IndexTable
+from jax_bridge.shards.index_table import IndexTable
 
 Where: TypeAlias = pc.Expression | Mapping[str, Any] | None
 """A pyarrow expression; or column -> value, list of values, `range` or None (is null)."""
@@ -24,10 +26,8 @@ def select_rows(metadata: IndexTable, where: Where) -> Int64[np.ndarray, " n"]:
     if where is None:
         return np.arange(metadata.num_rows, dtype=np.int64)
     if isinstance(where, Mapping):
-        mask = np.ones(metadata.num_rows, np.bool_)
-        for column, wanted in where.items():
-            mask &= _column_mask(metadata, column, wanted)
-        return np.flatnonzero(mask).astype(np.int64)
+        each = [_condition(metadata, column, wanted) for column, wanted in where.items()]
+        where = functools.reduce(operator.and_, each, pc.scalar(True))
     try:
         return np.flatnonzero(metadata.mask(where)).astype(np.int64)
     except (pa.ArrowException, TypeError) as error:
@@ -37,44 +37,27 @@ def select_rows(metadata: IndexTable, where: Where) -> Int64[np.ndarray, " n"]:
         ) from error
 
 
-def _column_mask(metadata: IndexTable, column: str, wanted: Any) -> Bool[np.ndarray, " n"]:
+def _condition(metadata: IndexTable, column: str, wanted: Any) -> pc.Expression:
     if column not in metadata.column_names:
         raise ValueError(
             f"`where` must name columns of the index ({', '.join(metadata.column_names)}), but got "
             f"{column!r}."
         )
-    if column in OWN_TEXTS or metadata.schema.field(column).type != pa.string():
-        return _values_mask(metadata.column(column), column, wanted)
-    # Each different text is looked at once, with null behind them, where -1 points to.
-    texts, codes = metadata.codes(column)
-    kept = _values_mask(pa.chunked_array([pa.array([*texts, None], pa.string())]), column, wanted)
-    return kept[codes]
-
-
-def _values_mask(values: pa.ChunkedArray, column: str, wanted: Any) -> Bool[np.ndarray, " n"]:
+    kind, values = metadata.schema.field(column).type, pc.field(column)
     if wanted is None:
-        return values.is_null().to_numpy()
+        return values.is_null()
     try:
         if isinstance(wanted, range) and wanted.step == 1:
-            above = _compare("greater_equal", values, wanted.start)
-            mask = _compare("and", above, _compare("less", values, wanted.stop))
-        elif isinstance(wanted, list | tuple | set | frozenset | range | np.ndarray):
-            plain = [_plain(value) for value in wanted]
-            options = pc.SetLookupOptions(value_set=pa.array(plain, values.type))
-            mask = pc.call_function("is_in", [values], options)
-        else:
-            mask = _compare("equal", values, pa.scalar(_plain(wanted), values.type))
+            bounds = [pa.scalar(bound, kind) for bound in (wanted.start, wanted.stop)]
+            return (values >= bounds[0]) & (values < bounds[1])
+        if isinstance(wanted, list | tuple | set | frozenset | range | np.ndarray):
+            return values.isin(pa.array([_plain(value) for value in wanted], kind))
+        return values == pa.scalar(_plain(wanted), kind)
     except (pa.ArrowException, TypeError, OverflowError) as error:
         raise ValueError(
-            f"`where` must compare {column} with values of type {values.type}, but got "
+            f"`where` must compare {column} with values of type {kind}, but got "
             f"{wanted!r}: {_first_line(error)}."
         ) from error
-    return mask.fill_null(False).to_numpy()
-
-
-def _compare(function: str, left: Any, right: Any) -> Any:
-    # Called by name: pyarrow makes these functions at run time, so that no type checker sees them.
-    return pc.call_function(function, [left, right])
 
 
 def _plain(value: Any) -> Any:

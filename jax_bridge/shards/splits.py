@@ -1,7 +1,9 @@
 """Training, validation and test rows that stay apart, also when data is added."""
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,25 +68,27 @@ def split_rows(
 def _deal(
     index: IndexTable | pa.Table, by: str, bounds: Sequence[float], seed: int
 ) -> dict[str, np.ndarray]:
-    columns = [index.column(name) for name in _GROUPS[by]]
-    codes = np.zeros(index.num_rows, np.int64)
-    for column in columns:
-        places = column.combine_chunks().dictionary_encode().indices
-        numbers = places.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64) + 1
-        codes = codes * (int(numbers.max(initial=0)) + 1) + numbers
-    _, first, group = np.unique(codes, return_index=True, return_inverse=True)
-    names = zip(*(column.take(pa.array(first)).to_pylist() for column in columns), strict=True)
-    places = np.asarray([_position(name, seed) for name in names], np.float64)
-    side = np.searchsorted(bounds, places, side="right")[group] if len(first) else group
+    table = IndexTable.of(index) if isinstance(index, pa.Table) else index
+    groups = table.groups(_GROUPS[by])
+    slots = functools.cache(_slots)
+    places = np.asarray([_position(name, seed, slots) for name in groups.names], np.float64)
+    side = np.searchsorted(bounds, places, side="right")[groups.of_row]
     return {name: np.flatnonzero(side == i).astype(np.int64) for i, name in enumerate(NAMES)}
 
 
-def _position(name: tuple[object, ...], seed: int) -> float:
+def _position(
+    name: tuple[Any, ...], seed: int, slots: Callable[[int, tuple[Any, ...], int], list[int]]
+) -> float:
     """A place in [0, 1) that a group keeps for ever."""
     *stratum, number = name
     if not isinstance(number, int):
         return stable_hash("split", seed, *name) / 2**64
     block, slot = divmod(number, BLOCK)
-    ranks = [stable_hash("split", seed, *stratum, block, i) for i in range(BLOCK)]
-    place = sorted(range(BLOCK), key=ranks.__getitem__).index(slot)
+    place = slots(seed, tuple(stratum), block).index(slot)
     return (place + stable_hash("place", seed, *name) / 2**64) / BLOCK
+
+
+def _slots(seed: int, stratum: tuple[Any, ...], block: int) -> list[int]:
+    """A block's episodes in the order in which they are dealt."""
+    ranks = [stable_hash("split", seed, *stratum, block, i) for i in range(BLOCK)]
+    return sorted(range(BLOCK), key=ranks.__getitem__)

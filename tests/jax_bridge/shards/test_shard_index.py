@@ -42,7 +42,7 @@ def grouped(sandbox, tmp_path_factory):
 
 @pytest.fixture
 def lazy(grouped, monkeypatch):
-    monkeypatch.setattr(index, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(index, "AT_ONCE_VALUES", 0)
     return open_dataset(grouped[0])
 
 
@@ -78,13 +78,6 @@ def test_conditions_select_the_same_of_a_large_index(grouped, lazy, where):
     np.testing.assert_array_equal(lazy.select(where), grouped[1].select(where))
 
 
-def test_only_the_columns_of_a_condition_are_read(lazy, reads):
-    lazy.select({"task_id": 1, "success": True})
-    lazy.select({"task_id": 2})
-    lazy.select(pc.field("timestep") == 3)
-    assert reads == [("task_id", None), ("success", None)]
-
-
 def test_places_are_read_of_one_field_and_of_the_groups_that_are_needed(grouped, lazy, reads):
     lazy.read(TEXT, rows=[0])
     latents = {name for name, _ in reads if name.startswith(TENSOR)}
@@ -95,7 +88,7 @@ def test_places_are_read_of_one_field_and_of_the_groups_that_are_needed(grouped,
 
 def test_sizes_are_counted_alike_with_and_without_the_footers_help(grouped, monkeypatch):
     whole = describe(inspect_dataset(grouped[0]))
-    monkeypatch.setattr(index, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(index, "AT_ONCE_VALUES", 0)
     assert describe(inspect_dataset(grouped[0])) == whole
     dataset, known = open_dataset(grouped[0]), grouped[1].index
     for name in dataset.index.column_names:
@@ -104,7 +97,7 @@ def test_sizes_are_counted_alike_with_and_without_the_footers_help(grouped, monk
 
 
 def test_a_large_index_travels_and_refuses_to_be_another_one(sandbox, tmp_path, monkeypatch):
-    monkeypatch.setattr(index, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(index, "AT_ONCE_VALUES", 0)
     sandbox.write(tmp_path, tasks=1)
     dataset = open_dataset(tmp_path)
     parcel = pickle.dumps(dataset)
@@ -116,7 +109,7 @@ def test_a_large_index_travels_and_refuses_to_be_another_one(sandbox, tmp_path, 
 
 
 def test_a_flipped_bit_of_a_large_index_is_found_by_whoever_reads_it(copy_of_toy, monkeypatch):
-    monkeypatch.setattr(index, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(index, "AT_ONCE_VALUES", 0)
     path = copy_of_toy / "index.parquet"
     whole = path.read_bytes()
     column = next(
@@ -135,7 +128,7 @@ def test_a_flipped_bit_of_a_large_index_is_found_by_whoever_reads_it(copy_of_toy
 
 
 def test_a_damaged_footer_leads_to_a_new_index(copy_of_toy, monkeypatch):
-    monkeypatch.setattr(index, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(index, "AT_ONCE_VALUES", 0)
     path = copy_of_toy / "index.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:-20] + b"x" * 12 + whole[-8:])
@@ -152,6 +145,6 @@ def test_an_index_of_an_earlier_version_opens(copy_of_toy, monkeypatch):
     )
     before = path.read_bytes()
     whole = open_dataset(copy_of_toy).index.to_pylist()
-    monkeypatch.setattr(index, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(index, "AT_ONCE_VALUES", 0)
     assert open_dataset(copy_of_toy).index.to_pylist() == whole == table.to_pylist()
     assert path.read_bytes() == before
