@@ -99,7 +99,19 @@ def _add_output(parser: ArgumentParser) -> None:
         default="jpg",
         help="how camera images are kept, as the policy saw them",
     )
-    parser.add_argument("--out", type=str | None, default=None, help="folder of the data set")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="folder or address (s3://bucket/data) of the data set",
+    )
+    parser.add_argument(
+        "--staging",
+        type=str | None,
+        default=None,
+        help="folder where shards wait until they are uploaded, if --out is an address; by "
+        "default below $VLA_LENS_CACHE or the user's cache folder",
+    )
     parser.add_argument(
         "--estimate", action="store_true", help="print bytes, samples and time, and stop"
     )
@@ -175,7 +187,7 @@ def _print_report(report: "CollectReport", out: str) -> None:
     if len(report.errors) > SHOWN_ERRORS:
         print(f"  and {len(report.errors) - SHOWN_ERRORS} more")
     if report.errors:
-        print(f"  all are in {Path(out) / 'errors.jsonl'}; --retry-errors runs them again")
+        print(f"  all are in {out.rstrip('/')}/errors.jsonl; --retry-errors runs them again")
 
 
 def main(args: list[str]) -> int:
@@ -197,8 +209,9 @@ def _explained_interrupt(out: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        where = f"at {out} or in the staging folder" if "://" in out else f"in {out}"
         raise KeyboardInterrupt(
-            f"finished episodes are kept in {out}, the same command goes on from there"
+            f"finished episodes are kept {where}, the same command goes on from there"
         ) from interrupt
 
 
@@ -215,6 +228,7 @@ def _run(config: Namespace, environment: Any, policy: Any) -> int:
     _say_left_out(policy, plan)
     total = len(plan.tasks) * len(plan.episodes)
     with EpisodeProgress(total) as progress, _explained_interrupt(config.out):
-        report = Collector(environment, policy, plan).run(config.out, progress)
+        collector = Collector(environment, policy, plan)
+        report = collector.run(config.out, progress, staging=config.staging)
     _print_report(report, config.out)
     return 1 if report.errors and not report.episodes else 0

@@ -57,5 +57,7 @@ class EpisodeProgress:
         note = f"{report.samples} samples, {rate:.3g}/s, {report.successes} solved"
         if report.errors:
             note += f", {len(report.errors)} errors"
+        if report.waiting:
+            note += f", {report.waiting} shards to upload"
         done = report.skipped + report.episodes + len(report.errors)
         self._bar.update(self._task, completed=done, note=note)

@@ -23,6 +23,7 @@ from jax_bridge.shards import (
     EpisodeWriter,
     ImageFormat,
     ShardLimits,
+    open_writer,
 )
 
 Images = Literal["jpg", "png", "none"]
@@ -58,6 +59,8 @@ class CollectReport:
     successes: int = 0
     errors: list[str] = dataclasses.field(default_factory=list)
     """One line an episode that the environment ended."""
+    waiting: int = 0
+    """Shards that wait to be uploaded, where the data set is at an address."""
 
 
 @runtime_checkable
@@ -133,17 +136,29 @@ class Collector:
         self._plan = plan
         self._limits = limits or ShardLimits()
 
-    def run(self, path: str, watcher: Watcher) -> CollectReport:
+    def run(self, path: str, watcher: Watcher, *, staging: str | None = None) -> CollectReport:
         """Rolls all episodes out into the data set at `path`.
 
+        Args:
+            path: a folder or an address.
+            watcher: is told how the run goes.
+            staging: where shards wait until they are uploaded to an address.
+
         Raises:
-            ValueError: if the folder holds another data set, or the suite has no demonstrator.
-            OSError: if the disk is full; what is committed stays whole.
+            ValueError: if another data set is there, or the suite has no demonstrator.
+            OSError: if the disk is full or the address refuses; what is committed stays whole.
         """
         info = dataset_info(self._environment, self._policy, self._plan)
-        with EpisodeWriter(path, info, limits=self._limits, images=self._plan.image_format) as w:
-            todo, skipped = self._todo(w)
-            report = CollectReport(skipped=skipped)
+        report = CollectReport()
+
+        def on_wait(waiting: int) -> None:
+            report.waiting = waiting
+            watcher.update(report)
+
+        with open_writer(
+            path, info, self._limits, self._plan.image_format, staging=staging, on_wait=on_wait
+        ) as w:
+            todo, report.skipped = self._todo(w)
             watcher.update(report)
             for task, episode in todo:
                 self._episode(w, task, episode, report)

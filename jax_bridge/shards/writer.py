@@ -174,8 +174,7 @@ class EpisodeWriter:
             if self._recorder is not None:
                 self._recorder.drop()
             self._commit()
-            with self._folder.lock():
-                write_index(self._folder)
+            self._write_index()
         except OSError as error:
             raise write_error(error, self._folder.path, len(self.committed)) from error
         finally:
@@ -228,6 +227,10 @@ class EpisodeWriter:
                 self._commit()
             except OSError as error:
                 raise write_error(error, self._folder.path, len(self.committed)) from error
+
+    def _write_index(self) -> None:
+        with self._folder.lock():
+            write_index(self._folder)
 
     def _commit(self) -> None:
         part, self._part = self._part, None

@@ -33,11 +33,12 @@ def plainly(address: str, doing: Doing) -> Iterator[None]:
     Raises:
         FileNotFoundError: if the object, or its bucket, is not there.
         PermissionError: if the server refuses, with how to log in.
+        FileExistsError: if an object is there that must not be replaced.
         OSError: whatever else; the disk of this machine speaks for itself.
     """
     try:
         yield
-    except ChangedObjectError:
+    except (ChangedObjectError, FileExistsError):
         raise
     except Exception as error:
         plain = _plain(error, address, doing)

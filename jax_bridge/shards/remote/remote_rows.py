@@ -4,6 +4,7 @@ import concurrent.futures
 import os
 import tempfile
 import types
+from collections.abc import Collection
 
 from jax_bridge.shards.dataset_folder import DatasetFolder
 from jax_bridge.shards.failures import DamagedShardError
@@ -27,7 +28,9 @@ class RemoteRows:
 
     def __init__(self, store: RemoteStore) -> None:
         self._store = store
-        self._temporary = tempfile.TemporaryDirectory(prefix="vla-lens-rows-")
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="vla-lens-rows-", ignore_cleanup_errors=True
+        )
         self.folder = DatasetFolder(self._temporary.name)
         self.folder.create()
         self.listed: set[str] = set()
@@ -60,14 +63,17 @@ class RemoteRows:
         """Tars without a manifest: somebody uploads them just now, or was stopped."""
         return sorted(self.listed - set(self.shards))
 
-    def refresh(self) -> None:
+    def refresh(self, files: Collection[str] | None = None) -> None:
         """Looks again; reads only what is new.
+
+        Args:
+            files: names in the folder of shards; None lists them.
 
         Raises:
             OSError: if the address cannot be listed or read.
             DamagedShardError: if a shard's rows cannot be read.
         """
-        files = self._store.names("shards")
+        files = self._store.names("shards") if files is None else files
         self.listed = _stems(files, ".tar")
         whole, rows = self.listed & _stems(files, ".json"), _stems(files, ".parquet")
         for name in set(self.shards) - whole:
@@ -130,6 +136,6 @@ class RemoteRows:
         self._store.upload(self.folder.rows(name), f"shards/{name}.parquet")
 
 
-def _stems(files: list[str], suffix: str) -> set[str]:
+def _stems(files: Collection[str], suffix: str) -> set[str]:
     stems = {file.removesuffix(suffix) for file in files if file.endswith(suffix)}
     return {stem for stem in stems if stem and not stem.startswith(".")}

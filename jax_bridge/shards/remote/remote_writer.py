@@ -87,7 +87,7 @@ class RemoteEpisodeWriter(EpisodeWriter):
         try:
             super().close()
             thread.poke()
-            thread.wait(lambda: thread.idle, self._tell)
+            self._wait(lambda: thread.idle)
             self._raise_failure()
             if not self._told:
                 self._finish()
@@ -110,8 +110,7 @@ class RemoteEpisodeWriter(EpisodeWriter):
         super().__exit__(kind, error, trace)
 
     def _open_part(self) -> Part:
-        assert self._thread is not None
-        self._thread.wait(lambda: len(self._uploads.staged.names()) <= WAITING, self._tell)
+        self._wait(lambda: len(self._uploads.staged.names()) <= WAITING)
         self._raise_failure()
         return super()._open_part()
 
@@ -122,6 +121,12 @@ class RemoteEpisodeWriter(EpisodeWriter):
 
     def _write_index(self) -> None:
         """Not here: the index is made of what is at the address."""
+
+    def _wait(self, enough: Callable[[], bool]) -> None:
+        assert self._thread is not None
+        if not enough():
+            self._thread.wait(enough, self._tell)
+            self._tell()
 
     def _tell(self) -> None:
         if self._on_wait is not None:

@@ -5,8 +5,10 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 
+from jax_bridge.shards.cache_folder import cache_folder
 from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.commit import copy_episodes, finish_commit
 from jax_bridge.shards.dataset_folder import DatasetFolder, mapped
@@ -15,7 +17,6 @@ from jax_bridge.shards.episode_record import EpisodeRecord
 from jax_bridge.shards.evidence import gather, whole_episodes
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.manifest import read_manifest
-from jax_bridge.shards.cache_folder import cache_folder
 from jax_bridge.shards.sample_key import EpisodeId, shard_name
 
 
@@ -48,19 +49,43 @@ class StagedShards:
         """Whether no finished episode waits here, and nobody writes."""
         return not (self.folder.names() or self.folder.parts(".jsonl") or self.folder.parts(".tar"))
 
+    @property
+    def machine(self) -> str:
+        """A name that no other staging folder has, made once."""
+        folder = self.folder
+        folder.create()
+        path = folder.path / "machine"
+        with folder.lock():
+            if not path.exists():
+                folder.files.write_whole(path, uuid.uuid4().hex.encode())
+            return path.read_text()
+
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Held while one shard is uploaded; waits for other processes of this machine."""
+    def turn(self, *, wait: bool = True) -> Iterator[bool]:
+        """Held while one shard is uploaded, against other processes of this machine.
+
+        Args:
+            wait: until they have had theirs; otherwise yields False where it is not free.
+        """
         path = self.folder.shards / ".upload"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            yield False
+            return
+        try:
+            yield True
         finally:
             os.close(descriptor)
 
-    def clear(self, info: DatasetInfo | None) -> None:
-        """Forgets the settings of an earlier run; None forgets them all, if nothing waits here.
+    def prepare(self, info: DatasetInfo, *, fresh: bool) -> None:
+        """Forgets an earlier run that has nothing waiting here.
+
+        Args:
+            info: settings of the run that begins.
+            fresh: whether nothing is at the address yet, so that no episode can have failed there.
 
         Raises:
             ValueError: if shards of other settings wait here to be uploaded.
@@ -68,13 +93,11 @@ class StagedShards:
         folder = self.folder
         folder.create()
         with folder.lock():
-            if not folder.info_path.exists():
-                return
-            if info is not None and _is_same(info, folder):
+            if fresh and self.empty:
+                folder.files.unlink(folder.errors_path)
+            if not folder.info_path.exists() or _is_same(info, folder):
                 return
             if not self.empty:
-                if info is None:
-                    return
                 raise ValueError(
                     f"`staging` must hold shards of these settings, but {folder.path} holds some "
                     "of others that were never uploaded. Go on with the old settings first, "
@@ -102,7 +125,7 @@ class StagedShards:
             The new name.
 
         Raises:
-            DamagedShardError: if the episodes cannot be read any more.
+            DamagedShardError: if the episodes cannot be read any more, or no name is free.
         """
         folder = self.folder
         with folder.lock():
@@ -112,6 +135,11 @@ class StagedShards:
                     f"its tar is damaged. Run `vla-lens shards repair {folder.path}`.", shard=name
                 )
             new = _free_name(folder, records, taken)
+            if new == name:
+                raise DamagedShardError(
+                    "the tar at the address has its name, but not its content. Remove that tar.",
+                    shard=name,
+                )
             if new not in folder.names():
                 self._commit(name, records, new)
         self.remove(name)

@@ -27,12 +27,15 @@ from jax_bridge.shards.remote.ranged_get import (
     ranged_get,
 )
 from jax_bridge.shards.remote.refusals import ChangedObjectError, Doing, plainly
-from jax_bridge.shards.remote.retry import Retries
+from jax_bridge.shards.remote.retry import Retries, status_of
 
 PARALLEL = 16
 """Requests at one time, of one store."""
 _STAMPS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "mtime", "created", "LastModified")
 """What fsspec's file systems call that which changes with an object; the first there counts."""
+_REFUSE_TO_REPLACE = frozenset({"s3", "s3a", "gs", "gcs"})
+NOT_IMPLEMENTED = 501
+"""Some S3 servers other than Amazon's answer so to a condition."""
 T = TypeVar("T")
 
 
@@ -193,12 +196,22 @@ class RemoteStore:
 
     # ------------------------------------------------------------------ writing
 
-    def upload(self, local: pathlib.Path, name: str) -> None:
-        """Copies a file there; it appears whole or not at all."""
+    def upload(self, local: pathlib.Path, name: str, *, new: bool = False) -> None:
+        """Copies a file there; it appears whole or not at all.
+
+        Args:
+            local: the file.
+            name: of the object.
+            new: refuse to replace an object, as far as the server can: S3 and GCS do.
+
+        Raises:
+            FileExistsError: if there is one; an earlier attempt whose answer was lost may have
+                made it.
+        """
         self._require_writable()
         if not local.is_file():
             raise FileNotFoundError(f"`local` must be a file, but {local} is none.")
-        self._do("written", name, self._put_local if self._is_local else self._put, local)
+        self._do("written", name, self._put_local if self._is_local else self._put, local, new)
 
     def write(self, name: str, content: bytes) -> None:
         """Writes an object; it appears whole or not at all."""
@@ -286,16 +299,27 @@ class RemoteStore:
                 f"{self._named(name)} has changed while it was read. Open the data set again."
             )
 
-    def _put(self, path: str, local: pathlib.Path) -> None:
+    def _put(self, path: str, local: pathlib.Path, new: bool) -> None:
+        if new and protocol(self.address) in _REFUSE_TO_REPLACE:
+            try:
+                self._system.put_file(str(local), path, mode="create")
+            except Exception as error:
+                if status_of(error) != NOT_IMPLEMENTED:
+                    raise
+            else:
+                return
         self._system.put_file(str(local), path)
 
-    def _put_local(self, path: str, local: pathlib.Path) -> None:
+    def _put_local(self, path: str, local: pathlib.Path, new: bool) -> None:
         target = pathlib.Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".tmp-{uuid.uuid4().hex}")
         try:
             shutil.copyfile(local, temporary)
-            os.replace(temporary, target)
+            if new:
+                os.link(temporary, target)
+            else:
+                os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import threading
+from collections.abc import Collection
 
 from jax_bridge.shards.dataset_folder import DatasetFolder, info_bytes
 from jax_bridge.shards.dataset_info import DatasetInfo
+from jax_bridge.shards.remote.claims import Claims
 from jax_bridge.shards.remote.download import is_equal
 from jax_bridge.shards.remote.remote_rows import RemoteRows
 from jax_bridge.shards.remote.staging import StagedShards
@@ -27,10 +29,11 @@ class ShardUploads:
         self.address = store.address
         self.staged = StagedShards(staging)
         self.stop = threading.Event()
-        """Ends `upload_all` after the object at hand."""
+        """Ends `upload_all` after the shard at hand."""
         self._store = store
         self._rows = RemoteRows(store)
-        self._sent_errors: set[bytes] = set()
+        self._claims = Claims(store, self.staged.machine)
+        self._sent_errors: set[bytes] | None = None
 
     def begin(self, info: DatasetInfo) -> set[EpisodeId]:
         """Looks at what is there, and writes `dataset.json` where there is none.
@@ -44,11 +47,15 @@ class ShardUploads:
             OSError: if the address cannot be listed, read or written.
         """
         self._rows.refresh()
-        if not self._agrees(info):
+        fresh = not self._agrees(info)
+        self.staged.prepare(info, fresh=fresh)
+        if fresh:
             self._store.write(INFO, info_bytes(info))
             # Somebody else may have written theirs at the same time.
             self._agrees(info)
-        self.staged.clear(info)
+        with self.staged.turn(wait=False) as free:
+            if free:
+                self._claims.withdraw()
         self._merge_errors()
         return self._rows.episodes
 
@@ -69,7 +76,7 @@ class ShardUploads:
         self._merge_errors()
 
     def finish(self) -> None:
-        """Writes the index of all that is there; then nothing of the staging folder is needed.
+        """Writes the index of all that is there.
 
         Raises:
             OSError: if the address refuses.
@@ -77,7 +84,6 @@ class ShardUploads:
         """
         self._rows.refresh()
         self._rows.write_index()
-        self.staged.clear(None)
 
     def close(self) -> None:
         """Removes temporary files."""
@@ -110,12 +116,19 @@ class ShardUploads:
             return
         folder = self.staged.folder
         self._store.upload(folder.rows(name), f"shards/{name}.parquet")
-        self._rows.refresh()
-        if mine & self._rows.episodes:  # another machine was faster
+        shown = self._claims.publish(
+            mine,
+            look=lambda files: self._none_there(mine, files),
+            show=lambda: self._store.upload(folder.manifest(name), f"shards/{name}.json"),
+        )
+        if shown:
+            self.staged.remove(name)
+        else:  # another machine was faster
             self._publish(name)
-            return
-        self._store.upload(folder.manifest(name), f"shards/{name}.json")
-        self.staged.remove(name)
+
+    def _none_there(self, episodes: frozenset[EpisodeId], files: Collection[str]) -> bool:
+        self._rows.refresh(files)
+        return not episodes & self._rows.episodes
 
     def _put_tar(self, name: str) -> bool:
         """Uploads the tar; False where another one has its name."""
@@ -131,20 +144,30 @@ class ShardUploads:
 
     def _merge_errors(self) -> None:
         """Joins the lines of `errors.jsonl` here and there; sends them where some are new."""
+        here = self._failed_here()
+        if self._sent_errors is not None and self._sent_errors >= set(here):
+            return
+        there: list[bytes] = []
+        with contextlib.suppress(FileNotFoundError):
+            there = _lines(self._store.read(ERRORS))
+        union = list(dict.fromkeys([*there, *here]))
+        if len(union) > len(there):
+            self._store.write(ERRORS, _text(union))
         folder = self.staged.folder
         with folder.lock():
-            here = _lines(folder.errors_path.read_bytes() if folder.errors_path.exists() else b"")
-            if set(here) == self._sent_errors:
-                return
-            there: list[bytes] = []
-            with contextlib.suppress(FileNotFoundError):
-                there = _lines(self._store.read(ERRORS))
-            union = list(dict.fromkeys([*there, *here]))
-            content = b"".join(line + b"\n" for line in union)
-            if len(union) > len(there):
-                self._store.write(ERRORS, content)
-            folder.files.write_whole(folder.errors_path, content)
+            # Nobody waits for the lock during an upload, so some may have been added.
+            lines = list(dict.fromkeys([*union, *self._failed_here()]))
+            if lines:
+                folder.files.write_whole(folder.errors_path, _text(lines))
         self._sent_errors = set(union)
+
+    def _failed_here(self) -> list[bytes]:
+        path = self.staged.folder.errors_path
+        return _lines(path.read_bytes()) if path.exists() else []
+
+
+def _text(lines: list[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
 
 
 def _lines(content: bytes) -> list[bytes]:

@@ -43,6 +43,11 @@ class S3:
         """Writes one object."""
         self.client.put_object(Bucket=self.bucket, Key=key, Body=content)
 
+    def clear(self) -> None:
+        """Removes everything."""
+        for key in self.objects():
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+
     def put_folder(self, folder: Path, prefix: str = "data") -> None:
         """Copies what does not begin with a dot."""
         for path in sorted(folder.rglob("*")):
