@@ -9,6 +9,8 @@ Letters: c cells, n clusters, r resamples.
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from lightning_modules.metrics.small_samples import tail_share
+
 DRAWS_AT_ONCE = 4_000_000
 """Clusters times resamples that are held in memory together."""
 
@@ -21,15 +23,16 @@ def cluster_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Float64[np.ndarray, "c 2"]:
-    """Percentile interval of the mean over samples, clusters drawn with replacement.
+    """Interval of the mean over samples from clusters drawn with replacement.
 
-    The same draws serve every cell, so that intervals of cells can be compared. With a single
-    cluster no interval can be given: both ends are NaN.
+    The ends are percentiles, further out the fewer clusters there are (see `small_samples`). The
+    same draws serve every cell, so that intervals of cells can be compared. With a single cluster
+    no interval can be given: both ends are NaN.
 
     Args:
         total: sum of the value in each cluster.
         count: number of samples in each cluster; clusters without samples are left out.
-        level: share of the resampled means that lies inside.
+        level: share of all cases in which the interval is to cover the truth.
         resamples: how many times the clusters are drawn.
         seed: of the draws.
 
@@ -47,5 +50,5 @@ def cluster_bootstrap(
         draws = random.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
         parts.append((total[:, present] @ draws.T) / (draws @ count[present]))
     means = np.concatenate(parts, axis=1)
-    tail = 100 * (1 - level) / 2
+    tail = 100 * tail_share(level, n)
     return np.percentile(means, [tail, 100 - tail], axis=1).T

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from lightning_modules.metrics.small_samples import tail_share
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -51,14 +53,16 @@ class GridEstimates:
     draws: Float64[np.ndarray, "c r"]
     """The number again, on units drawn with replacement; the same draws for every metric."""
     chance: float | None
+    units: int | None = None
+    """How many were drawn: the fewer, the further out are the percentiles of the interval."""
 
     def interval(self, level: float = 0.95) -> Float64[np.ndarray, "c 2"]:
         """Percentile interval; NaN where no draw gave a number."""
-        return percentiles(self.draws, level)
+        return percentiles(self.draws, level, units=self.units)
 
     def cell(self, place: int) -> Estimate:
         """The number of one cell."""
-        low, high = percentiles(self.draws[place : place + 1])[0]
+        low, high = percentiles(self.draws[place : place + 1], units=self.units)[0]
         return Estimate(
             value=float(self.value[place]), low=float(low), high=float(high), chance=self.chance
         )
@@ -66,15 +70,23 @@ class GridEstimates:
     def minus(self, other: "GridEstimates") -> "GridEstimates":
         """The difference to another group of cells (a control), draw by draw."""
         return GridEstimates(
-            value=self.value - other.value, draws=self.draws - other.draws, chance=0.0
-        )
+            value=self.value - other.value, draws=self.draws - other.draws, chance=0.0,
+            units=self.units,
+        )  # fmt: skip
 
 
 def percentiles(
-    draws: Float64[np.ndarray, "c r"], level: float = 0.95
+    draws: Float64[np.ndarray, "c r"], level: float = 0.95, *, units: int | None = None
 ) -> Float64[np.ndarray, "c 2"]:
-    """The middle `level` of each row; draws without a number (a class is missing) are left out."""
-    tail = 100 * (1 - level) / 2
+    """The middle `level` of each row; draws without a number (a class is missing) are left out.
+
+    Args:
+        draws: the number on units drawn with replacement.
+        level: share of all cases in which the interval is to cover the truth.
+        units: how many were drawn; the middle is taken wider where they are few.
+    """
+    share = (1 - level) / 2
+    tail = 100 * (share if units is None or units < 2 else tail_share(level, units))
     ends = np.full((len(draws), 2), np.nan)
     for place, row in enumerate(draws):
         known = row[np.isfinite(row)]

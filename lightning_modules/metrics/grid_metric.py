@@ -141,12 +141,16 @@ class GridMetric(Metric):
 
     def estimates(self, *, draws: int = 1000, seed: int = 0) -> dict[str, GridEstimates]:
         """The metric of every cell with draws over the units."""
-        weights = draw_weights(self.count.cpu().numpy(), draws=draws, seed=seed)
+        count = self.count.cpu().numpy()
+        weights = draw_weights(count, draws=draws, seed=seed)
         values, drawn = self.compute(), self.weighted(weights)
         return {
-            name: GridEstimates(value=values[name], draws=drawn[name], chance=self.chance[name])
+            name: GridEstimates(
+                value=values[name], draws=drawn[name], chance=self.chance[name],
+                units=int((count > 0).sum()),
+            )
             for name in values
-        }
+        }  # fmt: skip
 
 
 def add_by_group(state: Tensor, values: Shaped[Tensor, "b ..."], group: Int[Tensor, " b"]) -> None:
