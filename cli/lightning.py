@@ -322,7 +322,7 @@ def limit_threads(data: LatentDataModule) -> None:
 
     `OMP_NUM_THREADS`, where it is set, decides alone.
     """
-    numbers = data.batch_size * len(data.cells) * data.width
+    numbers = data.batch_size * sum(len(s.cells) * s.width for s in data.sources)
     if "OMP_NUM_THREADS" not in os.environ and numbers < ONE_THREAD:
         torch.set_num_threads(1)
 

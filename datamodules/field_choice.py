@@ -5,7 +5,7 @@ Letters: b batch, c cells, d width.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -53,11 +53,32 @@ class FieldChoice:
         return tuple(dataclasses.replace(cell, **given) for cell in cells)
 
     @property
+    def name(self) -> str:
+        """The field that is read."""
+        return self.spec.name
+
+    @property
+    def identity(self) -> str:
+        """The cells' names."""
+        return ",".join(cell.name for cell in self.cells)
+
+    @property
     def width(self) -> int:
         """Numbers a cell: all axes behind layer and flow time, flattened, pooled ones left out."""
         gone = (*CELL_AXES, "token") if self.pool else CELL_AXES
         pairs = zip(self.spec.axes, self.spec.shape, strict=True)
         return int(np.prod([size for axis, size in pairs if axis not in gone], dtype=int))
+
+    def describe(self) -> dict[str, Any]:
+        """What is read, in plain types, for a run's provenance."""
+        return {
+            "field": self.cells[0].field,
+            "read_from": self.spec.name,
+            "dtype": self.spec.dtype,
+            "layers": self.layers and list(self.layers),
+            "flow_times": self.flow_times and list(self.flow_times),
+            "width": self.width,
+        }
 
     def read(self, dataset: ShardDataset, rows: Shaped[np.ndarray, " b"]) -> Float[Tensor, "b c d"]:
         """Reads the features of these rows, in the type in which they were stored.
@@ -153,13 +174,42 @@ def choose_field(
     )
 
 
+def choose_fields(
+    fields: Mapping[str, FieldSpec], names: Sequence[str], *, layer: Layers, flow_time: FlowTimes
+) -> tuple[FieldChoice, ...]:
+    """Resolves several fields, given by name; `flow_time` restricts those that depend on it.
+
+    Raises:
+        ValueError: if a name is no name of a field, stands twice, or was not captured.
+    """
+    if len(set(names)) < len(names) or not names:
+        raise ValueError(f"`fields` must name each field once, but got {list(names)}.")
+    choices = []
+    for name in names:
+        words = name.split(".")
+        if len(words) != 4:
+            raise ValueError(
+                "`fields` must hold names of four words, expert.site.region.pool, but got "
+                f"{name!r}. The data set holds {_nearest(name, fields)}."
+            )
+        expert, site, region, pool = words
+        timeless = name in fields and fields[name].flow_times is None
+        choices.append(
+            choose_field(
+                fields, expert=expert, site=site, region=region, pool=pool, layer=layer,
+                flow_time="all" if timeless else flow_time,
+            )
+        )  # fmt: skip
+    return tuple(choices)
+
+
 def _nearest(name: str, fields: Mapping[str, FieldSpec], most: int = 12) -> str:
     """The captured fields, those that share most words first."""
     words = name.split(".")
-    latents = [field for field in fields if field.count(".") == len(words) - 1]
+    latents = [field for field in fields if field.count(".") == 3]
 
     def shared(field: str) -> int:
-        return sum(a == b for a, b in zip(words, field.split("."), strict=True))
+        return sum(a == b for a, b in zip(words, field.split("."), strict=False))
 
     ordered = sorted(latents, key=shared, reverse=True)
     more = f" and {len(ordered) - most} more" if len(ordered) > most else ""

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from datamodules.damaged_rows import DamagedRows, OnError
-from datamodules.field_choice import FieldChoice
+from datamodules.feature_source import FeatureSource
 from jax_bridge.shards import DamagedShardError, ShardDataset
 
 Rows = Int64[np.ndarray, "_"]
@@ -22,7 +22,7 @@ class FiniteFeatures:
     """Reads features in batches and refuses what is not finite."""
 
     dataset: ShardDataset
-    field: FieldChoice
+    source: FeatureSource
     batch_size: int
     on_error: OnError
     damaged: DamagedRows = dataclasses.field(default_factory=DamagedRows)
@@ -51,10 +51,10 @@ class FiniteFeatures:
             finite = features.isfinite().flatten(1).all(1)
             if not finite.all():
                 bad = int(part[int((~finite).nonzero()[0, 0])])
-                key = self.dataset.index["key"][bad].as_py()
+                key, shard = (self.dataset.index[name][bad].as_py() for name in ("key", "shard"))
                 raise ValueError(
-                    f"`path` must hold finite latents, but {self.field.spec.name} of sample "
-                    f"{key} in {self.dataset.path} is NaN or infinite. "
+                    f"`path` must hold finite latents, but {self.source.name} of sample "
+                    f"{key} in shard {shard} of {self.dataset.path} is NaN or infinite. "
                     "Leave that episode out, or capture it again."
                 )
             yield features
@@ -70,4 +70,4 @@ class FiniteFeatures:
         return sound, self._read(sound) if len(sound) else None
 
     def _read(self, rows: Rows) -> Float[Tensor, "b c d"]:
-        return self.field.read(self.dataset, rows)
+        return self.source.read(self.dataset, rows)

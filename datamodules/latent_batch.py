@@ -1,8 +1,9 @@
 """One batch of latents.
 
-Letters: b batch, c cells, d width, k size of a vector target.
+Letters: b batch, c cells and d width of one source, k size of a vector target.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
@@ -12,10 +13,13 @@ from torch import Tensor
 class LatentBatch(NamedTuple):
     """Features of every cell, what is to be predicted, and where the samples come from."""
 
-    features: Float[Tensor, "b c d"]
-    """In the type in which they were stored (bfloat16 or float32), not normalised."""
+    features: Sequence[Float[Tensor, "b _c _d"]]
+    """Of each source, in the type in which they were stored (bfloat16 or float32), not
+    normalised."""
     targets: Int[Tensor, " b"] | Float[Tensor, "b k"]
     """Class numbers or vectors."""
+    control_targets: Int[Tensor, " b"] | Float[Tensor, "b k"]
+    """Those of the control task: of another episode."""
     clusters: Int[Tensor, " b"]
     """Which episode, as a place in `LatentDataModule.clusters`."""
     rows: Int[Tensor, " b"]

@@ -13,11 +13,15 @@ from jaxtyping import Bool, Int64, Shaped
 
 from datamodules.cell import Cell
 from datamodules.clusters import Clusters, clusters_of_index
+from datamodules.content_digest import content_digest
+from datamodules.control_task import control_rows
 from datamodules.damaged_rows import DamagedRows, OnError
-from datamodules.field_choice import FieldChoice, choose_field
+from datamodules.feature_source import MAIN, FeatureSource, SourceSpec
+from datamodules.field_choice import FieldChoice
 from datamodules.finite_features import FiniteFeatures
 from datamodules.plan_loader import PlanLoader
 from datamodules.row_choice import RowChoice
+from datamodules.source_choice import SourceChoice
 from datamodules.statistics import (
     FeatureStatistics,
     cache_folder,
@@ -40,6 +44,23 @@ MASKS_AT_ONCE = 4096
 """Rows whose masks are read together."""
 
 
+def check_settings(target: str, batch_size: int, num_workers: int, on_error: str) -> None:
+    """Refuses settings that no data could make right.
+
+    Raises:
+        ValueError: if one is unknown or out of range.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"`target` must be one of {', '.join(TARGETS)}, but got {target!r}.")
+    if batch_size < 1 or num_workers < 0:
+        raise ValueError(
+            f"`batch_size` must be positive and `num_workers` not negative, but got "
+            f"{batch_size} and {num_workers}."
+        )
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"`on_error` must be raise or skip, but got {on_error!r}.")
+
+
 class LatentDataModule(pl.LightningDataModule):
     """Streams cells, targets and metadata of the chosen samples; split by episode by default.
 
@@ -51,6 +72,9 @@ class LatentDataModule(pl.LightningDataModule):
         pool: how tokens were pooled; `tokens` puts them side by side.
         layer: a layer, a list of them, or all that were captured.
         flow_time: a flow time, a list of them, or all; for expert action.
+        fields: several fields in one grid, by name (vlm.hidden_states.text.mean), in place of
+            expert, site, region and pool.
+        control_data: folder of the same samples from an untrained policy, for that control.
         rollout_step: a timestep or a list of them; all by default.
         suite: the suite, where the data set holds several.
         task_range: half-open, 0:5.
@@ -80,6 +104,8 @@ class LatentDataModule(pl.LightningDataModule):
         pool: str = "mean",
         layer: int | list[int] | Literal["all"] = "all",
         flow_time: float | list[float] | Literal["all"] = "all",
+        fields: list[str] | None = None,
+        control_data: str | None = None,
         rollout_step: int | list[int] | None = None,
         suite: str | None = None,
         task_range: str | list[int] | None = None,
@@ -95,26 +121,17 @@ class LatentDataModule(pl.LightningDataModule):
         on_error: OnError = "raise",
     ) -> None:
         super().__init__()
-        if target not in TARGETS:
-            raise ValueError(f"`target` must be one of {', '.join(TARGETS)}, but got {target!r}.")
-        if batch_size < 1 or num_workers < 0:
-            raise ValueError(
-                f"`batch_size` must be positive and `num_workers` not negative, but got "
-                f"{batch_size} and {num_workers}."
-            )
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"`on_error` must be raise or skip, but got {on_error!r}.")
+        check_settings(target, batch_size, num_workers, on_error)
         self.path = path
-        self._field_words: dict[str, Any] = {
+        words: dict[str, Any] = {
             "expert": expert, "site": site, "region": region, "pool": pool, "layer": layer,
             "flow_time": flow_time,
         }  # fmt: skip
+        self._source_choice = SourceChoice(words=words, names=fields, control_data=control_data)
         self._row_choice = RowChoice(
-            suite=suite,
-            task_range=task_range,
-            episode_range=episode_range,
+            suite=suite, task_range=task_range, episode_range=episode_range,
             rollout_step=rollout_step,
-        )
+        )  # fmt: skip
         self._target_name = target
         self._split: dict[str, Any] = {
             "by": split_by, "fractions": fractions, "seed": seed, "allow_leakage": allow_leakage,
@@ -123,7 +140,7 @@ class LatentDataModule(pl.LightningDataModule):
         self._num_workers = num_workers
         self._cache = Path(cache_dir) if cache_dir else cache_folder()
         self._dataset: ShardDataset | None = None
-        self._statistics: FeatureStatistics | None = None
+        self._statistics: tuple[FeatureStatistics, ...] | None = None
         self.rows: dict[str, Rows] = {}
         """Row numbers of each split, and of all of them under `all`."""
         self.dropped = 0
@@ -154,9 +171,8 @@ class LatentDataModule(pl.LightningDataModule):
         if self.rows:
             return
         dataset = self.dataset
-        self.field: FieldChoice = choose_field(dataset.fields, **self._field_words)
-        self.cells: tuple[Cell, ...] = self.field.cells
-        self.width: int = self.field.width
+        self.fields: tuple[FieldChoice, ...] = self._source_choice.fields(dataset)
+        self.cells: tuple[Cell, ...] = tuple(cell for field in self.fields for cell in field.cells)
         self.target: Target = TARGETS[self._target_name]()
         rows, self.dropped = self._valid_rows(self._row_choice.rows(dataset))
         parts = self._split_rows(rows)
@@ -170,21 +186,34 @@ class LatentDataModule(pl.LightningDataModule):
             name: dataset.index[name].to_numpy().astype(np.int64)
             for name in ("task_id", "episode", "timestep")
         }
+        control = control_rows(
+            episode_of_row, self.clusters.episodes, parts, seed=self._split["seed"]
+        )
+        sources = list(self._source_choice.sources(dataset, rows, numbers["timestep"]))
+        self.sources: tuple[SourceSpec, ...] = tuple(
+            SourceSpec(kind=kind, cells=source.cells, width=source.width)
+            for kind, source in sources
+        )
         self.reader = BatchReader(
             self.path,
-            field=self.field,
+            sources=[source for _, source in sources],
             target=self.target,
-            columns=RowColumns(cluster=episode_of_row, **numbers),
+            columns=RowColumns(cluster=episode_of_row, control=control, **numbers),
         )
         self.rows = {**parts, "all": rows}
 
     def _valid_rows(self, rows: Rows) -> tuple[Rows, int]:
-        region = self.cells[0].region
+        kept = rows
+        for region in dict.fromkeys(cell.region for cell in self.cells):
+            kept = self._rows_of_region(kept, region)
+        return kept, len(rows) - len(kept)
+
+    def _rows_of_region(self, rows: Rows, region: str) -> Rows:
         known = [
             name for name in (f"valid.{region}", f"mask.{region}") if name in self.dataset.fields
         ]
         if not known:
-            return rows, 0
+            return rows
         batches = self.dataset.iter_batches(
             known[0], batch_size=MASKS_AT_ONCE, rows=rows, on_error=self._on_error
         )
@@ -201,7 +230,7 @@ class LatentDataModule(pl.LightningDataModule):
                 f"the {len(rows)} selected samples (a camera that the robot has not is masked). "
                 "Choose another region."
             )
-        return kept, len(rows) - len(kept)
+        return kept
 
     def _fit_target(self, rows: Rows, training: Rows) -> TargetSpec:
         try:
@@ -238,23 +267,23 @@ class LatentDataModule(pl.LightningDataModule):
             _ = self.statistics
 
     @property
-    def statistics(self) -> FeatureStatistics:
-        """Mean and deviation of each feature over the training rows; cached.
+    def statistics(self) -> tuple[FeatureStatistics, ...]:
+        """Mean and deviation of each source's features over the training rows; cached.
 
         Raises:
             ValueError: if a feature of any selected row is NaN or infinite; names the sample.
         """
         self.setup()
         if self._statistics is None:
-            self._statistics = self._cached_statistics()
+            self._statistics = tuple(map(self._cached_statistics, self.reader.sources))
         return self._statistics
 
-    def _cached_statistics(self) -> FeatureStatistics:
-        file = statistics_file(self._cache, *self._statistics_key())
+    def _cached_statistics(self, source: FeatureSource) -> FeatureStatistics:
+        file = statistics_file(self._cache, *self._statistics_key(source))
         found = load_statistics(file)
         if found is None:
             features = FiniteFeatures(
-                dataset=self.dataset, field=self.field, batch_size=self.batch_size,
+                dataset=self.dataset, source=source, batch_size=self.batch_size,
                 on_error=self._on_error,
             )  # fmt: skip
             found = feature_statistics(features.training(self.rows["train"], self.rows["all"]))
@@ -262,11 +291,10 @@ class LatentDataModule(pl.LightningDataModule):
                 save_statistics(file, found)
         return found
 
-    def _statistics_key(self) -> list[str]:
+    def _statistics_key(self, source: FeatureSource) -> list[str]:
         keys = ["\n".join(self.keys(self.rows[split])) for split in ("train", "all")]
-        cells = ",".join(cell.name for cell in self.cells)
         rows = hashlib.sha256("\0".join(keys).encode()).hexdigest()
-        return [self.dataset.fingerprint, content_digest(self.dataset), cells, rows]
+        return [self.dataset.fingerprint, content_digest(self.dataset), source.identity, rows]
 
     # ------------------------------------------------------------------ batches
 
@@ -390,13 +418,16 @@ class LatentDataModule(pl.LightningDataModule):
             "content": content_digest(self.dataset),
             "model": self.dataset.info.model,
             "environment": self.dataset.info.environment,
-            "field": self.cells[0].field,
-            "read_from": self.field.spec.name,
-            "dtype": self.field.spec.dtype,
-            "layers": self.field.layers and list(self.field.layers),
-            "flow_times": self.field.flow_times and list(self.field.flow_times),
-            "width": self.width,
-            "constant_features": self.statistics.constant,
+            "field": ", ".join(field.cells[0].field for field in self.fields),
+            "dtype": ", ".join(dict.fromkeys(field.spec.dtype for field in self.fields)),
+            "width": max(field.width for field in self.fields),
+            "fields": [field.describe() for field in self.fields],
+            "control_data": self._source_choice.control_data,
+            "constant_features": sum(
+                statistics.constant
+                for source, statistics in zip(self.sources, self.statistics, strict=True)
+                if source.kind == MAIN
+            ),
             "target": self._target_name,
             "untrained_classes": list(self.target_spec.untrained),
             "suite": choice.suite,
@@ -408,11 +439,3 @@ class LatentDataModule(pl.LightningDataModule):
             "splits": splits,
             "dropped_without_valid_token": self.dropped,
         }
-
-
-def content_digest(dataset: ShardDataset) -> str:
-    """A digest of the shards' manifests, which hold the digest of every member."""
-    digest = hashlib.sha256()
-    for manifest in sorted(Path(dataset.path).glob("shards/*.json")):
-        digest.update(hashlib.sha256(manifest.read_bytes()).digest())
-    return digest.hexdigest()

@@ -7,7 +7,7 @@ of workers or ranks. A whole batch is read at once, only the bytes of the chosen
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from datamodules.damaged_rows import DamagedRows, OnError
-from datamodules.field_choice import FieldChoice, as_tensor
+from datamodules.feature_source import FeatureSource
+from datamodules.field_choice import as_tensor
 from datamodules.latent_batch import LatentBatch
 from datamodules.targets.target import Target
 from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset, open_dataset
@@ -35,6 +36,8 @@ class RowColumns:
     task_id: Int64[np.ndarray, " n"]
     episode: Int64[np.ndarray, " n"]
     timestep: Int64[np.ndarray, " n"]
+    control: Int64[np.ndarray, " n"]
+    """The row whose target each row is given in the control task."""
 
 
 class Progress:
@@ -116,10 +119,10 @@ class BatchReader:
     """Reads the cells, the targets and the metadata of a batch of rows."""
 
     def __init__(
-        self, path: str, *, field: FieldChoice, target: Target, columns: RowColumns
+        self, path: str, *, sources: Sequence[FeatureSource], target: Target, columns: RowColumns
     ) -> None:
         self.path = path
-        self.field = field
+        self.sources = tuple(sources)
         self.target = target
         self.columns = columns
         self._dataset: ShardDataset | None = None
@@ -139,8 +142,9 @@ class BatchReader:
         """Reads one batch."""
         columns = self.columns
         return LatentBatch(
-            features=self.field.read(self.dataset, rows),
+            features=tuple(source.read(self.dataset, rows) for source in self.sources),
             targets=as_tensor(self.target.values(self.dataset, rows)),
+            control_targets=as_tensor(self.target.values(self.dataset, columns.control[rows])),
             clusters=as_tensor(columns.cluster[rows]),
             rows=as_tensor(rows),
             task_id=as_tensor(columns.task_id[rows]),

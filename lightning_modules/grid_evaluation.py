@@ -3,56 +3,127 @@
 Letters: b batch, c cells, k classes or dimensions, n clusters.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torchmetrics import Metric
 
+from datamodules.clusters import Clusters
 from datamodules.latent_batch import LatentBatch
 from lightning_modules.metrics.cluster_sums import ClusterSums
 from lightning_modules.metrics.grid_confusion import GridConfusion
+from lightning_modules.metrics.grid_metric import GridMetric, MetricBatch, MetricContext
+from lightning_modules.metrics.registry import metrics_for
 from lightning_modules.objectives.objective import Objective
+from lightning_modules.probe_group import GroupSpec
 from lightning_modules.probe_spec import ProbeSpec
 
 
-class GridEvaluation(nn.Module):
-    """Loss and score by cluster, those of the trivial predictor, and confusion matrices."""
+class GroupEvaluation(nn.Module):
+    """Loss and score of a group's cells by cluster; of what is asked about, all metrics too."""
 
-    def __init__(self, spec: ProbeSpec, objective: Objective, clusters: int) -> None:
+    def __init__(
+        self,
+        group: GroupSpec,
+        context: MetricContext,
+        objective: Objective,
+    ) -> None:
         super().__init__()
         self.objective = objective
-        cells = len(spec.cells)
+        cells, clusters = context.cells, len(context.unit_of_cluster)
         self.loss = ClusterSums(cells, clusters)
         self.score = ClusterSums(cells, clusters)
-        self.trivial = ClusterSums(1, clusters)
-        classes = spec.target.size if objective.classifies else 0
+        classes = context.target.size if group.is_main and objective.classifies else 0
         self.confusion = GridConfusion(cells, classes) if classes else None
+        self.metrics = nn.ModuleDict(metrics_for(context) if group.is_main else {})
+
+    def update(
+        self, outputs: Float[Tensor, "b c k"], targets: Shaped[Tensor, "b ..."], batch: LatentBatch
+    ) -> None:
+        """Counts one batch, as far as training needs it."""
+        self.loss.update(self.objective.loss(outputs, targets), batch.clusters)
+        self.score.update(self.objective.scores(outputs, targets), batch.clusters)
+
+    def update_metrics(
+        self, outputs: Float[Tensor, "b c k"], targets: Shaped[Tensor, "b ..."], batch: LatentBatch
+    ) -> None:
+        """Counts one batch for everything else that results show."""
+        if self.confusion is not None:
+            self.confusion.update(outputs.argmax(-1), cast(Tensor, targets))
+        given = MetricBatch(
+            outputs=outputs, targets=targets, clusters=batch.clusters, timesteps=batch.timestep
+        )
+        for metric in self.metrics.values():
+            cast(GridMetric, metric).update(given)
+
+
+class GridEvaluation(nn.Module):
+    """The evaluations of all groups, and of the predictors that never look at the latents."""
+
+    def __init__(
+        self, spec: ProbeSpec, objective: Objective, clusters: Clusters, *, trained_for: str = ""
+    ) -> None:
+        """Prepares counting.
+
+        Args:
+            spec: the grid.
+            objective: gives losses and scores.
+            clusters: the episodes.
+            trained_for: the objective's name; the target's own where it is empty.
+        """
+        super().__init__()
+        self.spec = spec
+        self.objective = objective
+        self.groups = nn.ModuleList(
+            GroupEvaluation(
+                group,
+                MetricContext.of(len(group.cells), spec.target, clusters, objective=trained_for),
+                objective,
+            )
+            for group in spec.groups
+        )
+        self.trivial = ClusterSums(1, len(clusters))
+        self.control_trivial = ClusterSums(1, len(clusters))
+
+    def of(self, place: int) -> GroupEvaluation:
+        """The evaluation of one group."""
+        return cast(GroupEvaluation, self.groups[place])
 
     def update(
         self,
-        outputs: Float[Tensor, "b c k"],
+        outputs: Sequence[Float[Tensor, "b _c k"]],
         trivial: Float[Tensor, " k"],
         batch: LatentBatch,
-    ) -> Float[Tensor, "b c"]:
-        """Counts one batch and returns the losses.
+        *,
+        all_metrics: bool,
+    ) -> None:
+        """Counts one batch.
 
         Args:
-            outputs: what the probes said.
+            outputs: what the probes of each group said.
             trivial: what the trivial predictor says of every sample.
             batch: the targets and clusters.
+            all_metrics: whether to count more than training needs.
         """
-        targets, clusters = batch.targets, batch.clusters
-        loss = self.objective.loss(outputs, targets)
-        self.loss.update(loss, clusters)
-        self.score.update(self.objective.scores(outputs, targets), clusters)
-        blind = trivial.expand(len(outputs), 1, -1)
-        self.trivial.update(self.objective.scores(blind, targets), clusters)
-        if self.confusion is not None:
-            self.confusion.update(outputs.argmax(-1), cast(Tensor, targets))
-        return loss
+        for place, (group, said) in enumerate(zip(self.spec.groups, outputs, strict=True)):
+            targets = targets_of(group, batch)
+            self.of(place).update(said, targets, batch)
+            if all_metrics:
+                self.of(place).update_metrics(said, targets, batch)
+        blind = trivial.expand(len(batch.targets), 1, -1)
+        pairs = ((self.trivial, batch.targets), (self.control_trivial, batch.control_targets))
+        for metric, targets in pairs:
+            metric.update(self.objective.scores(blind, targets), batch.clusters)
 
     def reset(self) -> None:
         """Forgets everything, for the next pass."""
-        for metric in (self.loss, self.score, self.trivial, self.confusion):
-            if metric is not None:
-                metric.reset()
+        for module in self.modules():
+            if isinstance(module, Metric):
+                module.reset()
+
+
+def targets_of(group: GroupSpec, batch: LatentBatch) -> Shaped[Tensor, "b ..."]:
+    """What a group's cells are to say."""
+    return batch.control_targets if group.exchanged else batch.targets

@@ -2,29 +2,33 @@
 
 A cell never sees another one: it has its own seed, its own weights, its own (element-wise)
 optimiser state, and the loss is a sum over cells. So each cell ends where it would have ended
-alone, up to the rounding of batched matrix products.
+alone, up to the rounding of batched matrix products. Controls are more cells in the same pass.
 
 Letters: b batch, c cells, d width, k classes or dimensions.
 """
 
-import hashlib
+import logging
+from collections.abc import Sequence
 from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from datamodules.cell import Cell
 from datamodules.clusters import Clusters
+from datamodules.feature_source import SourceSpec
 from datamodules.latent_batch import LatentBatch
 from datamodules.statistics import FeatureStatistics
 from datamodules.target_spec import TargetSpec
-from lightning_modules.grid_evaluation import GridEvaluation
+from lightning_modules.controls.registry import Controls, control_names, plan_groups
+from lightning_modules.grid_evaluation import GridEvaluation, targets_of
 from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.objectives.registry import OBJECTIVES
+from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 from lightning_modules.probe_spec import ProbeSpec
 
+_log = logging.getLogger(__name__)
 REFERENCE_WIDTH = 1024
 """The width (of the action expert of the released models) at which `learning_rate` is given."""
 
@@ -33,26 +37,18 @@ REFERENCE_WIDTH = 1024
 class ProbeData(Protocol):
     """What a probe needs of its data module, once that is set up."""
 
-    cells: tuple[Cell, ...]
-    width: int
+    sources: tuple[SourceSpec, ...]
     target_spec: TargetSpec
     clusters: Clusters
-    statistics: FeatureStatistics
+    statistics: tuple[FeatureStatistics, ...]
     fingerprint: str
     split: dict[str, Any]
-
-
-def initial_weight(cell: Cell, width: int, size: int, seed: int) -> Float[Tensor, "d k"]:
-    """Small random weights that depend on the cell's name and the seed alone."""
-    digest = hashlib.sha256(f"{seed}/{cell.name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-    return torch.randn(width, size, generator=generator) * 0.1 * width**-0.5
 
 
 class LinearProbe(pl.LightningModule):
     """A grid of linear probes with best weights and early stopping kept for each cell.
 
-    The cells, their width, the target and the features' statistics come from the data module
+    The cells, their widths, the target and the features' statistics come from the data module
     when training starts, and from the checkpoint afterwards.
 
     Args:
@@ -63,17 +59,14 @@ class LinearProbe(pl.LightningModule):
         patience: a cell stops after so many epochs without a better validation loss.
         min_delta: what counts as better, in units of the loss.
         seed: of the initial weights.
+        controls: `all` that the data can give, `none`, or a list out of shuffled,
+            random_projection, untrained, proprioception, time.
     """
 
-    weight: nn.Parameter
-    bias: nn.Parameter
-    mean: Float[Tensor, "c d"]
-    std: Float[Tensor, "c d"]
-    best_weight: Float[Tensor, "c d k"]
-    best_bias: Float[Tensor, "c k"]
-    best_loss: Float64[Tensor, " c"]
-    best_epoch: Int[Tensor, " c"]
-    stale: Int[Tensor, " c"]
+    scalers: nn.ModuleList
+    """A `FeatureScaler` a source."""
+    groups: nn.ModuleList
+    """A `ProbeGroup` a group of the spec, in its order."""
 
     def __init__(
         self,
@@ -83,6 +76,7 @@ class LinearProbe(pl.LightningModule):
         patience: int = 10,
         min_delta: float = 1e-4,
         seed: int = 0,
+        controls: Controls = "all",
     ) -> None:
         super().__init__()
         if objective not in ("auto", *OBJECTIVES):
@@ -100,7 +94,10 @@ class LinearProbe(pl.LightningModule):
         self.patience = patience
         self.min_delta = min_delta
         self.seed = seed
+        self.controls = control_names(controls)
         self.spec: ProbeSpec | None = None
+        self.left_out: dict[str, str] = {}
+        """Controls that the data cannot give, and why."""
         self.evaluation: GridEvaluation | None = None
 
     # ------------------------------------------------------------------ building
@@ -111,8 +108,9 @@ class LinearProbe(pl.LightningModule):
         Raises:
             ValueError: if the objective does not suit the target.
         """
-        target, cells, d, k = spec.target, spec.cells, spec.width, spec.target.size
+        target = spec.target
         name = target.objective if self.objective_name == "auto" else self.objective_name
+        self.trained_for = name
         self.objective = OBJECTIVES[name]()
         if self.objective.classifies != bool(target.classes):
             raise ValueError(
@@ -120,26 +118,30 @@ class LinearProbe(pl.LightningModule):
                 f"Use {target.objective!r} or auto."
             )
         self.spec = spec
-        weight = torch.stack([initial_weight(cell, d, k, self.seed) for cell in cells])
-        bias = torch.zeros(len(cells), k)
-        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
-        buffers: dict[str, Tensor] = {
-            "mean": torch.zeros(len(cells), d),
-            "std": torch.ones(len(cells), d),
-            "best_weight": weight.clone(),
-            "best_bias": bias.clone(),
-            "best_loss": torch.full((len(cells),), torch.inf, dtype=torch.float64),
-            "best_epoch": torch.full((len(cells),), -1),
-            "stale": torch.zeros(len(cells), dtype=torch.int64),
-            "trivial": self.objective.trivial_outputs(torch.tensor(target.trivial)),
-        }
-        for word, value in buffers.items():
-            self.register_buffer(word, value)
+        self.scalers = nn.ModuleList(
+            FeatureScaler(len(source.cells), source.width) for source in spec.sources
+        )
+        self.groups = nn.ModuleList(
+            ProbeGroup(group, size=target.size, seed=self.seed) for group in spec.groups
+        )
+        self.register_buffer(
+            "trivial", self.objective.trivial_outputs(torch.tensor(target.trivial))
+        )
 
     @property
-    def active(self) -> Bool[Tensor, " c"]:
-        """Which cells still train."""
-        return self.stale < self.patience
+    def probe_groups(self) -> list[ProbeGroup]:
+        """The groups, those that are asked about first."""
+        return [cast(ProbeGroup, group) for group in self.groups]
+
+    @property
+    def best_loss(self) -> Float64[Tensor, " c"]:
+        """Validation loss of the best weights of each cell that is asked about."""
+        return torch.cat([g.best_loss for g in self.probe_groups if g.spec.is_main])
+
+    @property
+    def best_epoch(self) -> Int[Tensor, " c"]:
+        """The epoch that they are of."""
+        return torch.cat([g.best_epoch for g in self.probe_groups if g.spec.is_main])
 
     def setup(self, stage: str) -> None:
         """Builds the grid from the data module, or checks that the data suit the grid.
@@ -148,17 +150,27 @@ class LinearProbe(pl.LightningModule):
             ValueError: if the data have other cells, width or target than the checkpoint.
         """
         data = cast(ProbeData, getattr(self.trainer, "datamodule"))  # noqa: B009 - untyped there
-        spec = ProbeSpec(
-            cells=data.cells, width=data.width, target=data.target_spec,
-            fingerprint=data.fingerprint, split=data.split,
-        )  # fmt: skip
+        spec = self.spec_of(data)
         if self.spec is None:
             self.build(spec)
-            self.mean.copy_(data.statistics.mean)
-            self.std.copy_(data.statistics.std)
+            for scaler, statistics in zip(self.scalers, data.statistics, strict=True):
+                cast(FeatureScaler, scaler).set(statistics)
         else:
             self.spec.check_data(spec)
-        self.evaluation = GridEvaluation(spec, self.objective, len(data.clusters))
+        assert self.spec is not None
+        self.evaluation = GridEvaluation(
+            self.spec, self.objective, data.clusters, trained_for=self.trained_for
+        )
+
+    def spec_of(self, data: ProbeData) -> ProbeSpec:
+        """What this probe would be on these data; says which controls they cannot give."""
+        groups, self.left_out = plan_groups(data.sources, self.controls)
+        for name, why in self.left_out.items():
+            _log.info("control %s is left out: %s", name, why)
+        return ProbeSpec(
+            sources=data.sources, groups=groups, target=data.target_spec,
+            fingerprint=data.fingerprint, split=data.split,
+        )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts the grid's description into the checkpoint, in plain types."""
@@ -184,37 +196,48 @@ class LinearProbe(pl.LightningModule):
 
     # ------------------------------------------------------------------ computing
 
-    def outputs(
-        self,
-        features: Float[Tensor, "b c d"],
-        weight: Float[Tensor, "c d k"],
-        bias: Float[Tensor, "c k"],
-    ) -> Float[Tensor, "b c k"]:
-        """Applies one linear map a cell to normalised features."""
-        normal = (features.to(weight.dtype) - self.mean) / self.std
-        return torch.einsum("bcd,cdk->bck", normal, weight) + bias
+    def outputs(self, batch: LatentBatch, *, best: bool) -> list[Float[Tensor, "b _c k"]]:
+        """What each group's cells say, by their best maps or by those in training."""
+        wanted = {group.spec.source for group in self.probe_groups}
+        normal = {i: self.scalers[i](batch.features[i]) for i in wanted}
+        return [group(normal[group.spec.source], best=best) for group in self.probe_groups]
 
-    def forward(self, features: Float[Tensor, "b c d"]) -> Float[Tensor, "b c k"]:
-        """Class scores or vectors by the best weights of each cell."""
-        return self.outputs(features, self.best_weight, self.best_bias)
+    def forward(self, features: Sequence[Float[Tensor, "b _c _d"]]) -> Float[Tensor, "b c k"]:
+        """Class scores or vectors by the best maps of each cell that is asked about."""
+        said = [
+            group(self.scalers[group.spec.source](features[group.spec.source]), best=True)
+            for group in self.probe_groups
+            if group.spec.is_main
+        ]
+        return torch.cat(said, dim=1)
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Float[Tensor, ""]:
         """The sum over cells, so that no cell's gradient depends on how many there are."""
-        outputs = self.outputs(batch.features, self.weight, self.bias)
-        loss = self.objective.loss(outputs, batch.targets).mean(0)
+        losses = [
+            self.objective.loss(said, targets_of(group.spec, batch)).mean(0)
+            for group, said in zip(self.probe_groups, self.outputs(batch, best=False), strict=True)
+        ]
+        asked = [
+            loss.detach()
+            for group, loss in zip(self.probe_groups, losses, strict=True)
+            if group.spec.is_main
+        ]
         self.log(
-            "train/loss", loss.detach().mean(), prog_bar=True, on_step=False, on_epoch=True,
-            batch_size=len(outputs), sync_dist=True,
+            "train/loss", torch.cat(asked).mean(), prog_bar=True, on_step=False, on_epoch=True,
+            batch_size=len(batch.targets), sync_dist=True,
         )  # fmt: skip
-        return loss.sum()
+        return torch.stack([loss.sum() for loss in losses]).sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, whose state is element-wise and so keeps cells apart."""
-        return torch.optim.AdamW(
-            [self.weight, self.bias],
-            lr=self.learning_rate * (REFERENCE_WIDTH / self.weight.shape[1]) ** 0.5,
-            weight_decay=self.weight_decay,
-        )
+        rates = [
+            {
+                "params": [group.weight, group.bias],
+                "lr": self.learning_rate * (REFERENCE_WIDTH / group.spec.width) ** 0.5,
+            }
+            for group in self.probe_groups
+        ]
+        return torch.optim.AdamW(rates, weight_decay=self.weight_decay)
 
     # ------------------------------------------------------------------ evaluating
 
@@ -228,52 +251,48 @@ class LinearProbe(pl.LightningModule):
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
         """Counts with the current weights while fitting, with the best ones otherwise."""
         fitting = self.trainer.state.fn == "fit"
-        outputs = (
-            self.outputs(batch.features, self.weight, self.bias)
-            if fitting
-            else self(batch.features)
-        )
+        outputs = self.outputs(batch, best=not fitting)
         assert self.evaluation is not None
-        self.evaluation.update(outputs, self.get_buffer("trivial"), batch)
+        self.evaluation.update(outputs, self.get_buffer("trivial"), batch, all_metrics=not fitting)
 
     def test_step(self, batch: LatentBatch, batch_idx: int) -> None:
         """Counts with the best weights."""
-        assert self.evaluation is not None
-        self.evaluation.update(self(batch.features), self.get_buffer("trivial"), batch)
+        self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the best weights of each cell, and stops when no cell improves any more."""
-        loss = self._log_means("val")
+        losses = self._log_means("val")
         if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
             return
-        self.keep_best(loss)
-        self.log("val/active_cells", self.active.sum().float(), sync_dist=True)
-        if not self.active.any():
+        active = self.keep_best(losses)
+        self.log("val/active_cells", float(active), sync_dist=True)
+        if not active:
             self.trainer.should_stop = True
 
     def on_test_epoch_end(self) -> None:
         """Logs the means over the cells."""
         self._log_means("test")
 
-    def keep_best(self, loss: Float64[Tensor, " c"]) -> None:
-        """Takes the current weights of every active cell whose validation loss is better."""
-        better = self.active & (loss < self.best_loss - self.min_delta)
-        self.stale += (self.active & ~better).long()
-        self.stale[better] = 0
-        self.best_loss[better] = loss[better]
-        self.best_epoch[better] = self.current_epoch
-        self.best_weight[better] = self.weight.detach()[better]
-        self.best_bias[better] = self.bias.detach()[better]
+    def keep_best(self, losses: list[Float64[Tensor, " _c"]]) -> int:
+        """Takes the current weights where they are better; returns how many cells still train."""
+        for group, loss in zip(self.probe_groups, losses, strict=True):
+            group.keep_best(
+                loss, epoch=self.current_epoch, patience=self.patience, min_delta=self.min_delta
+            )
+        return sum(int(group.active(self.patience).sum()) for group in self.probe_groups)
 
-    def _log_means(self, split: str) -> Float64[Tensor, " c"]:
+    def _log_means(self, split: str) -> list[Float64[Tensor, " _c"]]:
+        """Logs the means over all cells that are asked about; returns the losses by group."""
         assert self.evaluation is not None
-        loss = mean_over_samples(*self.evaluation.loss.compute())
-        score = mean_over_samples(*self.evaluation.score.compute())
-        name = self.objective.score
+        counted = [self.evaluation.of(place) for place in range(len(self.probe_groups))]
+        losses = [mean_over_samples(*group.loss.compute()) for group in counted]
+        scores = [mean_over_samples(*group.score.compute()) for group in counted]
+        asked = sum(group.spec.is_main for group in self.probe_groups)
         # The metrics are those of all ranks already; Lightning wants to hear that it is so.
-        self.log(f"{split}/loss", loss.mean().float(), prog_bar=True, sync_dist=True)
-        self.log(f"{split}/{name}", score.mean().float(), prog_bar=True, sync_dist=True)
-        return loss
+        for word, values in (("loss", losses), (self.objective.score, scores)):
+            mean = torch.cat(values[:asked]).mean().float()
+            self.log(f"{split}/{word}", mean, prog_bar=True, sync_dist=True)
+        return losses
 
     def predict_step(self, batch: LatentBatch, batch_idx: int) -> Float[Tensor, "b c k"]:
         """Class scores or vectors by the best weights of each cell."""

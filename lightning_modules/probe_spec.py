@@ -5,26 +5,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from datamodules.cell import Cell
+from datamodules.feature_source import SourceSpec
 from datamodules.target_spec import TargetSpec
+from lightning_modules.probe_group import GroupSpec
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeSpec:
-    """The cells, their width and the target of a grid of probes."""
+    """The sources, the groups of cells and the target of a grid of probes."""
 
-    cells: tuple[Cell, ...]
-    width: int
+    sources: tuple[SourceSpec, ...]
+    """Of the batch's features."""
+    groups: tuple[GroupSpec, ...]
+    """Those that are asked about first, then the controls."""
     target: TargetSpec
     fingerprint: str
     """Of how the data set was made."""
     split: dict[str, Any]
     """How its rows are split."""
 
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cells that are asked about, over all fields."""
+        return tuple(cell for group in self.groups if group.is_main for cell in group.cells)
+
     def to_json(self) -> dict[str, Any]:
         """Plain types, which `torch.load(weights_only=True)` reads."""
         return {
-            "cells": [cell.to_json() for cell in self.cells],
-            "width": self.width,
+            "sources": [source.to_json() for source in self.sources],
+            "groups": [group.to_json() for group in self.groups],
             "target": self.target.to_json(),
             "fingerprint": self.fingerprint,
             "split": self.split,
@@ -34,8 +43,8 @@ class ProbeSpec:
     def from_json(cls, entry: Mapping[str, Any]) -> "ProbeSpec":
         """Reads what `to_json` wrote."""
         return cls(
-            cells=tuple(Cell.from_json(cell) for cell in entry["cells"]),
-            width=entry["width"],
+            sources=tuple(SourceSpec.from_json(source) for source in entry["sources"]),
+            groups=tuple(GroupSpec.from_json(group) for group in entry["groups"]),
             target=TargetSpec.from_json(entry["target"]),
             fingerprint=entry.get("fingerprint", ""),
             split=entry.get("split", {}),
@@ -45,11 +54,12 @@ class ProbeSpec:
         """Refuses data that this grid of probes cannot read, or that it was trained on in part.
 
         Raises:
-            ValueError: if cells, width or target differ, or the same data are split otherwise.
+            ValueError: if cells, widths or target differ, or the same data are split otherwise.
         """
         pairs = (
             ("cells", [c.name for c in self.cells], [c.name for c in other.cells]),
-            ("width", self.width, other.width),
+            ("kinds of features", *([s.kind for s in x.sources] for x in (self, other))),
+            ("widths", *([s.width for s in x.sources] for x in (self, other))),
             ("target", self.target.name, other.target.name),
             ("classes", self.target.classes, other.target.classes),
             ("target size", self.target.size, other.target.size),

@@ -10,8 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.cell import Cell
+from lightning_modules.metrics.estimate import Estimate
 
 Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ControlResult:
+    """A control beside a cell."""
+
+    score: Estimate
+    gain: Estimate
+    """The control's score minus the trivial predictor's, on the same draws."""
+    margin: Estimate
+    """The cell's score minus the control's, on the same draws; beside the shuffled control this is
+    the selectivity of Hewitt & Liang (2019)."""
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "ControlResult":
+        """Reads what `to_json` of the results wrote."""
+        return cls(**{word: Estimate.from_json(entry[word]) for word in entry})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +50,22 @@ class CellResult:
     """None where the grid was never validated."""
     by_task: dict[str, float]
     """The score on the samples of each task of the split."""
+    controls: dict[str, ControlResult] = dataclasses.field(default_factory=dict)
+    """By the control's name."""
+    metrics: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+    """Further metrics by name."""
+
+    @property
+    def selectivity(self) -> Estimate | None:
+        """The score minus that on the control task; None where it was not trained."""
+        shuffled = self.controls.get("shuffled")
+        return shuffled.margin if shuffled else None
+
+    @property
+    def best_control(self) -> tuple[str, ControlResult] | None:
+        """The control with the highest score."""
+        ordered = sorted(self.controls.items(), key=lambda item: -item[1].score.value)
+        return ordered[0] if ordered else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +92,15 @@ class ProbeResults:
     """The cell with the lowest validation loss: the test data had no say in the choice."""
     confusion: tuple[tuple[int, ...], ...]
     """Of the chosen cell: true class, then predicted class; empty for vectors."""
+    split_by: str = "episode"
+    """What the split keeps together; `sample` leaks."""
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Controls that the data could not give, and why."""
+
+    @property
+    def leaky(self) -> bool:
+        """Whether samples of one episode stand on both sides of the split."""
+        return self.split_by == "sample"
 
     def to_json(self) -> dict[str, Any]:
         """Plain types; NaN becomes null."""
@@ -83,6 +126,9 @@ def _interval(pair: list[float | None]) -> Interval:
 def _cell_result(entry: Mapping[str, Any]) -> CellResult:
     values = {**entry, "cell": Cell.from_json(entry["cell"])}
     values |= {word: _interval(entry[word]) for word in ("interval", "gain")}
+    controls, metrics = entry.get("controls", {}), entry.get("metrics", {})
+    values["controls"] = {name: ControlResult.from_json(c) for name, c in controls.items()}
+    values["metrics"] = {name: Estimate.from_json(e) for name, e in metrics.items()}
     return CellResult(**values)
 
 

@@ -11,6 +11,7 @@ RUN/predictions.parquet      after `vla-lens predict`
 """
 
 import csv
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from matplotlib.figure import Figure
 from lightning_modules.figures.probe_figures import probe_figures
 from lightning_modules.figures.style import save_figure
 from lightning_modules.linear_probe import LinearProbe
-from lightning_modules.metrics.cluster_sums import ClusterSums, mean_over_samples
+from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.provenance import provenance
 from lightning_modules.results import ProbeResults
 from lightning_modules.summarise import summarise
@@ -87,10 +88,11 @@ def results_of(module: LinearProbe, split: str, clusters: Any) -> ProbeResults:
     """The results of the evaluation that a module has just been through."""
     assert module.spec is not None
     assert module.evaluation is not None
-    return summarise(
+    results = summarise(
         module.spec, module.evaluation, clusters, split=split, best_epoch=module.best_epoch,
         best_loss=module.best_loss,
     )  # fmt: skip
+    return dataclasses.replace(results, left_out=module.left_out)
 
 
 class RunFolder(pl.Callback):
@@ -125,13 +127,15 @@ class RunFolder(pl.Callback):
         assert isinstance(pl_module, LinearProbe)
         assert pl_module.evaluation is not None
         assert pl_module.spec is not None
-        evaluation = pl_module.evaluation
-        sums: dict[str, ClusterSums] = {"loss": evaluation.loss}
-        sums[pl_module.objective.score] = evaluation.score
-        for word, metric in sums.items():
-            means = mean_over_samples(*metric.compute()).tolist()
-            for cell, value in zip(pl_module.spec.cells, means, strict=True):
-                self._scalar(trainer, f"val_{word}/{cell.place}", value)
+        several = sum(group.is_main for group in pl_module.spec.groups) > 1
+        for number, group in enumerate(pl_module.spec.groups):
+            part = pl_module.evaluation.of(number)
+            for word, metric in (("loss", part.loss), (pl_module.objective.score, part.score)):
+                means = mean_over_samples(*metric.compute()).tolist()
+                folder = f"val_{word}" if group.is_main else f"val_{word}_{group.name}"
+                for cell, value in zip(group.cells, means, strict=True):
+                    name = cell.name if several or not group.is_main else cell.place
+                    self._scalar(trainer, f"{folder}/{name}", value)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notes which training samples were replaced because they cannot be read."""

@@ -1,16 +1,25 @@
-"""From the sums of an evaluation to its results."""
+"""From the sums of an evaluation to its results.
+
+Letters: c cells, n clusters, g groups of clusters (units of the split).
+"""
+
+import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from datamodules.clusters import Clusters
-from lightning_modules.grid_evaluation import GridEvaluation
+from lightning_modules.grid_evaluation import GridEvaluation, GroupEvaluation
 from lightning_modules.metrics.bootstrap import cluster_bootstrap
 from lightning_modules.metrics.cluster_sums import ClusterSums, mean_by_group, mean_over_samples
+from lightning_modules.metrics.estimate import Estimate
 from lightning_modules.metrics.grid_confusion import balanced_accuracy
+from lightning_modules.metrics.grid_metric import GridMetric, estimate_all
 from lightning_modules.probe_spec import ProbeSpec
-from lightning_modules.results import CellResult, Interval, ProbeResults
+from lightning_modules.results import CellResult, ControlResult, Interval, ProbeResults
 
 
 def _pairs(intervals: np.ndarray) -> list[Interval]:
@@ -29,14 +38,94 @@ def regroup(
     return grouped, counts
 
 
-def _by_task(evaluation: GridEvaluation, clusters: Clusters) -> list[dict[str, float]]:
-    total, count = evaluation.score.compute()
+@dataclasses.dataclass(frozen=True)
+class UnitSums:
+    """Sums of scores by unit: of some cells, over one count of samples."""
+
+    total: Float64[np.ndarray, "c g"]
+    count: Int64[np.ndarray, " g"]
+
+    def estimates(self) -> list[Estimate]:
+        """The mean of each cell with its interval."""
+        means = self.total.sum(1) / self.count.sum()
+        ends = cluster_bootstrap(self.total, self.count)
+        return [
+            Estimate(value=float(mean), low=float(low), high=float(high))
+            for mean, (low, high) in zip(means, ends, strict=True)
+        ]
+
+    def minus(self, other: Float64[np.ndarray, "#c g"]) -> "UnitSums":
+        """The difference to other sums over the same samples: intervals are on the same draws."""
+        return UnitSums(self.total - other, self.count)
+
+
+def control_results(
+    spec: ProbeSpec, evaluation: GridEvaluation, units: Int64[np.ndarray, " n"], asked: UnitSums
+) -> list[dict[str, ControlResult]]:
+    """The controls beside each cell that is asked about.
+
+    A control with one cell (robot state, time) stands beside every cell; another one beside the
+    cell of its name.
+    """
+    found: list[dict[str, ControlResult]] = [{} for _ in spec.cells]
+    blind = {
+        exchanged: regroup(metric, units)[0]
+        for exchanged, metric in ((False, evaluation.trivial), (True, evaluation.control_trivial))
+    }
+    place_of = {cell.name: place for place, cell in enumerate(spec.cells)}
+    for number, group in enumerate(spec.groups):
+        if group.is_main:
+            continue
+        own = UnitSums(*regroup(evaluation.of(number).score, units))
+        beside = [place_of.get(cell.name) for cell in group.cells]
+        pairs = [(i, place) for i, place in enumerate(beside) if place is not None]
+        if len(group.cells) == 1 and not pairs:
+            pairs = [(0, place) for place in range(len(spec.cells))]
+        mine, theirs = [i for i, _ in pairs], [place for _, place in pairs]
+        lists = (
+            own.estimates(),
+            own.minus(blind[group.exchanged]).estimates(),
+            UnitSums(asked.total[theirs], asked.count).minus(own.total[mine]).estimates(),
+        )
+        for n, (i, place) in enumerate(pairs):
+            found[place][group.kind] = ControlResult(
+                score=lists[0][i], gain=lists[1][i], margin=lists[2][n]
+            )
+    return found
+
+
+def _by_task(parts: Sequence[GroupEvaluation], clusters: Clusters) -> list[dict[str, float]]:
+    sums = [part.score.compute() for part in parts]
+    total, count = torch.cat([total for total, _ in sums]), sums[0][1]
     tasks = Tensor.new_tensor(count, clusters.task_of_episode)
     means = mean_by_group(total, count, tasks, len(clusters.tasks)).cpu().numpy()
     return [
         {task: float(m) for task, m in zip(clusters.tasks, row, strict=True) if np.isfinite(m)}
         for row in means
     ]
+
+
+def _metrics(parts: Sequence[GroupEvaluation]) -> list[dict[str, Estimate]]:
+    cells = []
+    for part in parts:
+        kinds = [metric for metric in part.metrics.values() if isinstance(metric, GridMetric)]
+        found = estimate_all(kinds)
+        cells += [
+            {name: estimates.cell(place) for name, estimates in found.items()}
+            for place in range(part.score.total.shape[0])
+        ]
+    return cells
+
+
+def _confusion(
+    parts: Sequence[GroupEvaluation], chosen: int
+) -> tuple[list[float | None], tuple[tuple[int, ...], ...]]:
+    """The balanced accuracy of every cell, and the matrix of the chosen one."""
+    counts = [part.confusion.compute() for part in parts if part.confusion is not None]
+    if not counts:
+        return [None] * sum(part.score.total.shape[0] for part in parts), ()
+    whole = torch.cat(counts)
+    return balanced_accuracy(whole).tolist(), tuple(map(tuple, whole[chosen].tolist()))
 
 
 def summarise(
@@ -55,39 +144,35 @@ def summarise(
         evaluation: the sums.
         clusters: the episodes they are kept by.
         split: `val` or `test`.
-        best_epoch: of each cell.
-        best_loss: validation loss of each cell's best weights.
+        best_epoch: of each cell that is asked about.
+        best_loss: validation loss of each one's best weights.
     """
     units = clusters.unit_of_episode
-    total, count = regroup(evaluation.score, units)
-    _, by_episode = evaluation.score.compute()  # over all ranks; the metric's state is this one's
-    blind, _ = regroup(evaluation.trivial, units)
-    scores, losses = total.sum(1) / count.sum(), mean_over_samples(*evaluation.loss.compute())
-    intervals = _pairs(cluster_bootstrap(total, count))
-    gains = _pairs(cluster_bootstrap(total - blind, count))
-    by_task = _by_task(evaluation, clusters)
-    chosen = int(best_loss.argmin())
-    confusion: tuple[tuple[int, ...], ...] = ()
-    balanced: list[float | None] = [None] * len(spec.cells)
-    if evaluation.confusion is not None:
-        counts = evaluation.confusion.compute()
-        balanced = list(balanced_accuracy(counts).tolist())
-        confusion = tuple(tuple(row) for row in counts[chosen].tolist())
+    parts = [evaluation.of(i) for i, group in enumerate(spec.groups) if group.is_main]
+    sums = [regroup(part.score, units) for part in parts]
+    asked = UnitSums(np.concatenate([total for total, _ in sums]), sums[0][1])
+    blind = UnitSums(*regroup(evaluation.trivial, units))
+    scores, gains, trivial = (x.estimates() for x in (asked, asked.minus(blind.total), blind))
+    losses = torch.cat([mean_over_samples(*part.loss.compute()) for part in parts])
+    controls, by_task = control_results(spec, evaluation, units, asked), _by_task(parts, clusters)
+    metrics, chosen = _metrics(parts), int(best_loss.argmin())
+    balanced, confusion = _confusion(parts, chosen)
     objective, target = evaluation.objective, spec.target
     cells = tuple(
         CellResult(
-            cell=cell, score=float(scores[i]), interval=intervals[i], gain=gains[i],
-            loss=float(losses[i]), balanced_accuracy=balanced[i], by_task=by_task[i],
-            best_epoch=int(best_epoch[i]), validation_loss=float(best_loss[i]),
+            cell=cell, score=scores[i].value, interval=(scores[i].low, scores[i].high),
+            gain=(gains[i].low, gains[i].high), loss=float(losses[i]),
+            balanced_accuracy=balanced[i], by_task=by_task[i], best_epoch=int(best_epoch[i]),
+            validation_loss=float(best_loss[i]), controls=controls[i], metrics=metrics[i],
         )
         for i, cell in enumerate(spec.cells)
     )  # fmt: skip
     return ProbeResults(
         split=split, target=target.name, score_name=objective.score,
-        samples=int(count.sum()), unit=clusters.unit, units=int((count > 0).sum()),
-        episodes=int((by_episode > 0).sum()),
-        trivial=float(blind.sum() / count.sum()),
-        trivial_interval=_pairs(cluster_bootstrap(blind, count))[0],
+        samples=int(asked.count.sum()), unit=clusters.unit, units=int((asked.count > 0).sum()),
+        episodes=int((parts[0].score.compute()[1] > 0).sum()),
+        trivial=trivial[0].value, trivial_interval=(trivial[0].low, trivial[0].high),
         chance=1 / target.size if objective.classifies else 0.0,
         classes=target.classes, cells=cells, chosen=chosen, confusion=confusion,
+        split_by=spec.split.get("by", "episode"),
     )  # fmt: skip

@@ -110,7 +110,7 @@ class Auroc(GridMetric):
     ) -> dict[str, Float64[np.ndarray, "c r"]]:
         """The mean over the classes that a draw holds and that do not fill it."""
         histogram = self.histogram.cpu().numpy()
-        square = (weights[:, :, None] * weights[:, None]).reshape(len(weights), -1).T
+        square = (weights[:, :, None] * weights[:, None]).reshape(-1, weights.shape[1] ** 2).T
         areas = np.full((histogram.shape[1], len(weights)), np.nan)
         for cell in range(histogram.shape[1]):
             sides = np.moveaxis(histogram[:, cell], 0, 2)

@@ -14,7 +14,7 @@ def module(path, **options) -> LatentDataModule:
 def test_every_captured_layer_is_a_cell_by_default(planted):
     data = module(planted)
     assert [cell.layer for cell in data.cells] == list(LAYERS)
-    assert data.width == WIDTH
+    assert [field.width for field in data.fields] == [WIDTH]
 
 
 def test_layers_and_flow_times_span_a_grid_with_the_layer_first(planted):
@@ -29,7 +29,7 @@ def test_text_only_means_the_text_region_of_the_vlm(planted):
 
 def test_axes_behind_layer_and_flow_time_are_flattened(planted):
     data = module(planted, expert="action", site="velocity", pool="tokens")
-    assert (len(data.cells), data.width) == (3, 8)
+    assert (len(data.cells), data.fields[0].width) == (3, 8)
 
 
 def test_rows_without_a_valid_token_are_dropped_and_counted(planted):

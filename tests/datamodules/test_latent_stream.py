@@ -21,7 +21,7 @@ def test_a_batch_holds_what_the_data_set_holds(planted):
     for batch in data.train_dataloader():
         rows = batch.rows.numpy()
         expected = dataset.read(ACTION, layers=[2, 5], rows=rows).reshape(len(rows), 6, 12)
-        np.testing.assert_array_equal(batch.features.numpy(), expected)
+        np.testing.assert_array_equal(batch.features[0].numpy(), expected)
         index = dataset.index.take(rows)
         for name in ("task_id", "episode", "timestep"):
             assert getattr(batch, name).tolist() == index[name].to_pylist()
@@ -62,7 +62,7 @@ def test_workers_change_nothing(planted):
     for epoch in (0, 1):
         epochs[0] = epoch
         pairs = list(zip(expected, found, strict=True))
-        assert all(torch.equal(a.features, b.features) for a, b in pairs)
+        assert all(torch.equal(a.features[0], b.features[0]) for a, b in pairs)
         assert [a.rows.tolist() for a, _ in pairs] == [b.rows.tolist() for _, b in pairs]
     assert len(loader) == len(expected)
 
@@ -71,15 +71,15 @@ def test_bfloat16_stays_bit_for_bit(tmp_path):
     path = write_planted(tmp_path / "data", tasks=2, dtype="bfloat16")
     batch = next(iter(LatentDataModule(str(path)).val_dataloader()))
     stored = open_dataset(path).read(TEXT, rows=batch.rows.numpy())
-    assert batch.features.dtype == torch.bfloat16
+    assert batch.features[0].dtype == torch.bfloat16
     np.testing.assert_array_equal(
-        batch.features.view(torch.int16).numpy(), stored.view(np.int16).reshape(-1, 3, 12)
+        batch.features[0].view(torch.int16).numpy(), stored.view(np.int16).reshape(-1, 3, 12)
     )
 
 
 def test_statistics_are_those_of_the_training_rows_alone(planted):
     data = LatentDataModule(str(planted), batch_size=7)
-    statistics = data.statistics
+    statistics = data.statistics[0]
     values = open_dataset(planted).read(TEXT, rows=data.rows["train"]).astype(np.float64)
     np.testing.assert_allclose(statistics.mean, values.mean(0), rtol=1e-6)
     np.testing.assert_allclose(statistics.std, values.std(0), rtol=1e-6)
@@ -105,13 +105,13 @@ def test_a_constant_feature_is_left_unscaled_and_counted():
 
 def test_statistics_are_cached_outside_the_data_and_follow_its_content(planted, cache, tmp_path):
     before = sorted(planted.rglob("*"))
-    first = LatentDataModule(str(planted)).statistics
-    assert len(list(cache.rglob("*.safetensors"))) == 1
-    again = LatentDataModule(str(planted)).statistics
+    first = LatentDataModule(str(planted)).statistics[0]
+    assert len(list(cache.rglob("*.safetensors"))) == 3  # latents, robot state, time
+    again = LatentDataModule(str(planted)).statistics[0]
     assert torch.equal(first.mean, again.mean)
-    assert len(list(cache.rglob("*.safetensors"))) == 1
+    assert len(list(cache.rglob("*.safetensors"))) == 3  # latents, robot state, time
     # The same fingerprint and keys, but other latents.
-    other = LatentDataModule(str(write_planted(tmp_path / "other", seed=5))).statistics
+    other = LatentDataModule(str(write_planted(tmp_path / "other", seed=5))).statistics[0]
     assert not torch.equal(first.mean, other.mean)
     assert sorted(planted.rglob("*")) == before
 
@@ -129,11 +129,12 @@ def test_a_latent_that_is_not_finite_is_named_in_whichever_split_it_is(planted, 
 def test_a_damaged_cache_is_made_anew_and_one_that_cannot_be_written_is_said(
     planted, cache, tmp_path
 ):
-    first = LatentDataModule(str(planted)).statistics
-    (file,) = cache.rglob("*.safetensors")
-    file.write_bytes(b"cut")
-    assert torch.equal(LatentDataModule(str(planted)).statistics.mean, first.mean)
-    assert file.stat().st_size > 100
+    first = LatentDataModule(str(planted)).statistics[0]
+    files = list(cache.rglob("*.safetensors"))
+    for file in files:
+        file.write_bytes(b"cut")
+    assert torch.equal(LatentDataModule(str(planted)).statistics[0].mean, first.mean)
+    assert min(file.stat().st_size for file in files) > 100
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="are not kept for the next run"):
         _ = LatentDataModule(str(planted), cache_dir=str(tmp_path / "file")).statistics

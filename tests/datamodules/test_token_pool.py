@@ -51,19 +51,19 @@ def tokens(tmp_path_factory):
 def test_tokens_are_pooled_over_the_valid_ones_while_reading(tokens, region, pool, pooled):
     path, values = tokens
     data = LatentDataModule(str(path), region=region, pool=pool, batch_size=7)
-    features = np.concatenate([b.features.numpy() for b in data.predict_dataloader()])
+    features = np.concatenate([b.features[0].numpy() for b in data.predict_dataloader()])
     np.testing.assert_allclose(features, pooled(values), rtol=1e-6)
     assert data.cells[1].name == f"vlm.hidden_states.{region}.{pool}/layer04"
-    assert data.describe()["read_from"] == FIELD
+    assert data.describe()["fields"][0]["read_from"] == FIELD
 
 
 def test_tokens_side_by_side_are_not_pooled(tokens):
     path, values = tokens
     data = LatentDataModule(str(path), pool="tokens", layer=4)
     batch = next(iter(data.predict_dataloader()))
-    assert data.width == TOKENS * WIDTH
+    assert data.fields[0].width == TOKENS * WIDTH
     expected = values[:, 1].reshape(20, 1, -1)
-    np.testing.assert_array_equal(batch.features.float().numpy(), expected)
+    np.testing.assert_array_equal(batch.features[0].float().numpy(), expected)
 
 
 def test_a_region_that_was_not_captured_is_not_made_up(tokens):

@@ -5,7 +5,6 @@ from scipy.stats import binom
 from datamodules.latents import LatentDataModule
 from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.metrics.cluster_sums import mean_over_samples
-from lightning_modules.probe_spec import ProbeSpec
 from lightning_modules.run_folder import results_of
 from tests.planted import FLOW_TIMES, LAYERS, PLANTED_LAYER, write_planted
 
@@ -18,6 +17,11 @@ def fitted(trainer, data: LatentDataModule, epochs: int = 30, **options) -> Line
     probe = LinearProbe(**options)
     trainer(epochs).fit(probe, datamodule=data)
     return probe
+
+
+def weights(probe: LinearProbe, name: str = "weight") -> torch.Tensor:
+    """Those of all groups as one vector."""
+    return torch.cat([getattr(group, name).flatten() for group in probe.probe_groups])
 
 
 def held_out(trainer, probe: LinearProbe, data: LatentDataModule):
@@ -53,6 +57,7 @@ def test_a_cell_ends_where_it_would_have_ended_alone(planted, trainer):
     options = {"expert": "action", "batch_size": 16}
     grid = fitted(trainer, LatentDataModule(str(planted), **options), patience=3)
     assert grid.spec is not None
+    group = grid.probe_groups[0]
     for layer, time in ((0, 1.0), (PLANTED_LAYER, 0.1)):
         data = LatentDataModule(str(planted), layer=layer, flow_time=time, **options)
         alone = fitted(trainer, data, patience=3)
@@ -60,18 +65,24 @@ def test_a_cell_ends_where_it_would_have_ended_alone(planted, trainer):
         assert alone.spec is not None
         assert grid.spec.cells[place] == alone.spec.cells[0]
         assert grid.best_epoch[place] == alone.best_epoch[0]
-        for name in ("best_weight", "best_bias", "best_loss", "mean", "std"):
-            torch.testing.assert_close(
-                getattr(grid, name)[place], getattr(alone, name)[0],
-                rtol=FUSED_TOLERANCE, atol=FUSED_TOLERANCE,
-            )  # fmt: skip
+        single = alone.probe_groups[0]
+        pairs = [
+            (getattr(group, name)[place], getattr(single, name)[0])
+            for name in ("best_weight", "best_bias", "best_loss")
+        ]
+        pairs += [
+            (getattr(grid.scalers[0], name)[place], getattr(alone.scalers[0], name)[0])
+            for name in ("mean", "std")
+        ]
+        for mine, theirs in pairs:
+            torch.testing.assert_close(mine, theirs, rtol=FUSED_TOLERANCE, atol=FUSED_TOLERANCE)
 
 
 def test_training_twice_gives_the_same_bits(planted, trainer):
     first, second = (
         fitted(trainer, LatentDataModule(str(planted), batch_size=16), epochs=3) for _ in range(2)
     )
-    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(weights(first), weights(second))
 
 
 def test_each_cell_keeps_the_weights_of_its_own_best_epoch(planted, trainer):
@@ -80,29 +91,25 @@ def test_each_cell_keeps_the_weights_of_its_own_best_epoch(planted, trainer):
     assert len(set(probe.best_epoch.tolist())) > 1
     trainer().validate(probe, datamodule=data, verbose=False)
     assert probe.evaluation is not None
-    loss = mean_over_samples(*probe.evaluation.loss.compute())
+    loss = mean_over_samples(*probe.evaluation.of(0).loss.compute())
     torch.testing.assert_close(loss, probe.best_loss, rtol=1e-6, atol=1e-6)
 
 
 def test_a_cell_that_has_stopped_takes_no_later_weights(planted):
     data = LatentDataModule(str(planted), layer=[0, 2])
     data.setup()
-    probe = LinearProbe(patience=2)
-    probe.build(
-        ProbeSpec(
-            cells=data.cells, width=data.width, target=data.target_spec,
-            fingerprint=data.fingerprint, split=data.split,
-        )
-    )  # fmt: skip
+    probe = LinearProbe(patience=2, controls="none")
+    probe.build(probe.spec_of(data))
+    (group,) = probe.probe_groups
     # The first cell is best at once and stops after two worse epochs; the second goes on.
     for epoch, losses in enumerate([(1.0, 9.0), (2.0, 8.0), (2.0, 7.0), (0.1, 6.0)]):
         with torch.no_grad():
-            probe.weight.fill_(float(epoch))
-        probe.keep_best(torch.tensor(losses, dtype=torch.float64))
-    assert probe.active.tolist() == [False, True]
+            group.weight.fill_(float(epoch))
+        probe.keep_best([torch.tensor(losses, dtype=torch.float64)])
+    assert group.active(2).tolist() == [False, True]
     assert probe.best_loss.tolist() == [1.0, 6.0]
-    assert probe.best_weight[0].unique().tolist() == [0.0]
-    assert probe.best_weight[1].unique().tolist() == [3.0]
+    assert group.best_weight[0].unique().tolist() == [0.0]
+    assert group.best_weight[1].unique().tolist() == [3.0]
 
 
 def test_training_ends_when_no_cell_improves_any_more(planted, trainer):
@@ -151,8 +158,8 @@ def test_a_resumed_fit_ends_with_the_same_bits(planted, trainer, tmp_path):
     t.save_checkpoint(tmp_path / "half.ckpt")
     resumed = LinearProbe()
     trainer(4).fit(resumed, datamodule=data(), ckpt_path=tmp_path / "half.ckpt")
-    assert torch.equal(whole.weight, resumed.weight)
-    assert torch.equal(whole.best_weight, resumed.best_weight)
+    assert torch.equal(weights(whole), weights(resumed))
+    assert torch.equal(weights(whole, "best_weight"), weights(resumed, "best_weight"))
 
 
 def test_a_checkpoint_of_other_cells_is_refused(planted, trainer, tmp_path):
