@@ -14,13 +14,29 @@ from torch import Tensor
 class CellSums(Protocol):
     """Centred sums of one cell, or its centred rows: both give the same solutions."""
 
-    rows: int
-    """How many training rows there were."""
-    mean_features: Float64[Tensor, " d"]
-    mean_targets: Float64[Tensor, " m"]
-    cross: Float64[Tensor, "d m"]
-    """XᵀY of centred features and targets. With classes as targets, column k is the number of
-    rows of class k times the distance of its mean from the mean of all."""
+    @property
+    def rows(self) -> int:
+        """How many training rows there were."""
+        ...
+
+    @property
+    def mean_features(self) -> Float64[Tensor, " d"]:
+        """By which the features were centred, once they were standardised."""
+        ...
+
+    @property
+    def mean_targets(self) -> Float64[Tensor, " m"]:
+        """By which the targets were centred; with classes as targets, the classes' shares."""
+        ...
+
+    @property
+    def cross(self) -> Float64[Tensor, "d m"]:
+        """XᵀY of centred features and targets.
+
+        With classes as targets, column k is the number of rows of class k times the distance of
+        its mean from the mean of all.
+        """
+        ...
 
     def ridge(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
         """(XᵀX + shift I)⁻¹ XᵀY for every shift."""

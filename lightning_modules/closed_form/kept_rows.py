@@ -51,6 +51,18 @@ class CellRows:
         return self.features - own
 
 
+def centred_rows(features: Float64[Tensor, "n d"], targets: Float64[Tensor, "n m"]) -> CellRows:
+    """The rows of one cell, centred; leaves what was given as it was."""
+    mean, means = features.mean(0), targets.mean(0)
+    return CellRows(
+        rows=len(features),
+        mean_features=mean,
+        mean_targets=means,
+        features=features - mean,
+        targets=targets - means,
+    )
+
+
 class KeptRows:
     """Collects one pass over the training rows."""
 
@@ -83,16 +95,7 @@ class KeptRows:
     def cells(self) -> Iterator[CellRows]:
         """The centred rows of each cell, one at a time."""
         assert self.features is not None
-        targets = self.targets[: self.rows]
-        means = targets.mean(0)
         for cell, stored in enumerate(self.features):
             normal = stored[: self.rows].double()
             normal = normal.sub_(self.mean[cell]).div_(self.std[cell])
-            mean = normal.mean(0)
-            yield CellRows(
-                rows=self.rows,
-                mean_features=mean,
-                mean_targets=means,
-                features=normal.sub_(mean),
-                targets=targets - means,
-            )
+            yield centred_rows(normal, self.targets[: self.rows])
