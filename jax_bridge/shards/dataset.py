@@ -3,7 +3,7 @@
 import difflib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,51 +11,65 @@ from jaxtyping import Int64
 
 from jax_bridge.shards.dataset_folder import DatasetFolder
 from jax_bridge.shards.dataset_info import DatasetInfo
-from jax_bridge.shards.errors_file import read_errors
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.field import FieldSpec
 from jax_bridge.shards.index import current_index
 from jax_bridge.shards.index_rows import MEMBER, TENSOR
 from jax_bridge.shards.index_table import IndexTable
-from jax_bridge.shards.manifest import read_manifest
 from jax_bridge.shards.places import Places
 from jax_bridge.shards.projection import FlowTimes, Layers, Projection, project, whole
+from jax_bridge.shards.remote.address import is_address
 from jax_bridge.shards.safetensors_header import TensorEntry
 from jax_bridge.shards.sample_key import EpisodeId
 from jax_bridge.shards.selection import Where, select_rows
-from jax_bridge.shards.shard_map import ShardMap, ShardMaps
+from jax_bridge.shards.shard_map import Shard, ShardMaps
+from jax_bridge.shards.source import LocalSource, Source
 
 _log = logging.getLogger(__name__)
 LATENTS, ROBOT = "latents.safetensors", "robot.safetensors"
 OnError = Literal["raise", "skip"]
+READ_AHEAD = 2
+"""Batches that are fetched before they are asked for, where that takes time."""
 
 
 def open_dataset(path: str | os.PathLike[str]) -> "ShardDataset":
     """Opens a data set; one without an index is indexed first.
 
+    Args:
+        path: a folder, or an address such as `s3://bucket/data`.
+
     Raises:
         FileNotFoundError: if the folder is no data set.
         ValueError: if `dataset.json` cannot be read, or a shard cannot be indexed.
+        OSError: if an address cannot be read; PermissionError says how to log in.
     """
+    if is_address(path):
+        # Whoever reads from a folder need not load what opens addresses.
+        from jax_bridge.shards.remote.remote_source import RemoteSource
+
+        source = RemoteSource.at(os.fspath(path))
+        return ShardDataset(source, source.info(), source.index())
     folder = DatasetFolder(path)
     info = folder.read_info()
-    return ShardDataset(folder, info, current_index(folder))
+    return ShardDataset(LocalSource(folder), info, current_index(folder))
 
 
 class ShardDataset:
     """A data set as it stood when it was opened."""
 
-    def __init__(self, folder: DatasetFolder, info: DatasetInfo, index: IndexTable) -> None:
-        self.path = folder.path
+    def __init__(self, source: Source, info: DatasetInfo, index: IndexTable) -> None:
+        self.path = source.path
+        """The folder, or the address as text."""
         self.info = info
         self.index = index
         """One row per sample: metadata, and where each member and tensor lies. A column is read
         when it is asked for."""
         self.damaged: dict[int, str] = {}
         """Rows that `on_error="skip"` left out so far, and why."""
-        self._folder = folder
-        self._maps = ShardMaps(folder.shards)
+        self._source = source
+        self._maps = ShardMaps(source.open, source.max_open)
         self._places = Places(index)
+        self._ahead = source.read_ahead(self._maps, self._places)
         self._checked: dict[str, DamagedShardError | None] = {}
         """Shards that were compared with their manifests, and what was wrong."""
 
@@ -75,7 +89,7 @@ class ShardDataset:
     @property
     def errors(self) -> set[EpisodeId]:
         """Episodes that ended in an error and have no samples, by `errors.jsonl`."""
-        errors = read_errors(self._folder)
+        errors = self._source.errors()
         if not errors:
             return errors
         columns = list(EpisodeId._fields)
@@ -87,6 +101,23 @@ class ShardDataset:
         """The index without the columns that say where things lie."""
         names = [n for n in self.index.column_names if not n.startswith((MEMBER, TENSOR))]
         return self.index.select(names)
+
+    @property
+    def content_digest(self) -> str:
+        """A digest of the shards' manifests, which hold the digest of every member.
+
+        At an address each manifest is read once; equal data sets have equal digests wherever they
+        lie.
+        """
+        return self._source.content_digest()
+
+    def read_ahead(self, rows: Sequence[int] | np.ndarray) -> None:
+        """Says which rows are read next: at an address, what was read of others is fetched of them.
+
+        In a folder it does nothing.
+        """
+        if self._ahead is not None:
+            self._ahead.later(self._chosen(None, rows))
 
     def select(self, where: Where = None) -> Int64[np.ndarray, " n"]:
         """Row numbers that fulfil a condition, in the order of the index.
@@ -197,6 +228,8 @@ class ShardDataset:
     ) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(chosen), batch_size):
             rows = chosen[start : start + batch_size]
+            if start and self._ahead is not None:
+                self._ahead.later(chosen[start + batch_size :][: READ_AHEAD * batch_size])
             parts = [
                 self._read(LATENTS, spec.name, rows, projection, spec, on_error)
                 for spec, projection in zip(specs, projections, strict=True)
@@ -273,7 +306,8 @@ class ShardDataset:
         ids = self._places.shard_ids[rows]
         order = np.argsort(ids, kind="stable")
         bounds = np.flatnonzero(np.diff(ids[order])) + 1
-        for positions in np.split(order, bounds) if len(rows) else ():
+        groups = np.split(order, bounds) if len(rows) else []
+        for positions in self._fetched(suffix, name, rows, groups, projection):
             try:
                 self._read_shard(suffix, name, rows, positions, projection, expected, target)
             except DamagedShardError:
@@ -291,6 +325,19 @@ class ShardDataset:
             return np.zeros(shape, projection.dtype)[kept], kept
         result = target.view(projection.dtype).reshape(shape)
         return (result if kept.all() else result[kept]), kept
+
+    def _fetched(
+        self,
+        suffix: str,
+        name: str,
+        rows: Int64[np.ndarray, " n"],
+        groups: list[Int64[np.ndarray, " _"]],
+        projection: Projection,
+    ) -> Iterable[Int64[np.ndarray, " _"]]:
+        """Places of rows by shard, each when its bytes are at hand."""
+        if self._ahead is None:
+            return groups
+        return self._ahead.in_time(suffix, name, rows, groups, projection)
 
     def _read_shard(
         self,
@@ -319,11 +366,11 @@ class ShardDataset:
         places = (positions[:, None] * len(runs) + runs).reshape(-1)
         shard.gather(offsets, target.reshape(-1), places)
 
-    def _shard(self, name: str) -> ShardMap:
+    def _shard(self, name: str) -> Shard:
         shard = self._maps.get(name)
         if name not in self._checked:
             try:
-                self._places.check_manifest(shard, read_manifest(self._folder.manifest(name)))
+                self._source.check(shard, self._places)
                 self._checked[name] = None
             except DamagedShardError as error:
                 self._checked[name] = error

@@ -96,27 +96,42 @@ class DatasetFolder:
             ValueError: if it cannot be read.
         """
         try:
-            content = json.loads(self.info_path.read_bytes())
+            content = self.info_path.read_bytes()
         except (FileNotFoundError, NotADirectoryError) as error:
             hint = foreign_tars(self.path) or "Give the folder that `vla-lens collect --out` wrote."
             raise FileNotFoundError(
                 f"`path` must be a data set folder, but {self.path} has no dataset.json. {hint}"
             ) from error
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.info_path} cannot be read: {error}.") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{self.info_path} must hold a JSON object.")
-        try:
-            if content.get("format") == FORMAT and content.get("version") == VERSION:
-                check_info(content, str(self.info_path))
-            return DatasetInfo.from_json(content)
-        except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
-            reason = f"{type(error).__name__} {str(error)[:200]}"
-            raise ValueError(f"{self.info_path} cannot be read: {reason}.") from error
+        return read_info_bytes(content, str(self.info_path))
 
     def write_info(self, info: DatasetInfo) -> None:
         """Writes `dataset.json`."""
         self.files.write_whole(self.info_path, info_bytes(info))
+
+
+def read_info_bytes(content: bytes, place: str) -> DatasetInfo:
+    """Reads the content of a `dataset.json`.
+
+    Args:
+        content: its bytes.
+        place: where it lies, for messages.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    try:
+        entry = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} cannot be read: {error}.") from error
+    if not isinstance(entry, dict):
+        raise ValueError(f"{place} must hold a JSON object.")
+    try:
+        if entry.get("format") == FORMAT and entry.get("version") == VERSION:
+            check_info(entry, place)
+        return DatasetInfo.from_json(entry)
+    except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__} {str(error)[:200]}"
+        raise ValueError(f"{place} cannot be read: {reason}.") from error
 
 
 def info_bytes(info: DatasetInfo) -> bytes:

@@ -25,8 +25,13 @@ def append_error(folder: DatasetFolder, episode: EpisodeId, message: str) -> Non
 
 def read_errors(folder: DatasetFolder) -> set[EpisodeId]:
     """Episodes that the file names; half-written lines are passed over."""
-    episodes: set[EpisodeId] = set()
     content = folder.errors_path.read_bytes() if folder.errors_path.exists() else b""
+    return errors_in(content)
+
+
+def errors_in(content: bytes) -> set[EpisodeId]:
+    """Episodes that the content of such a file names."""
+    episodes: set[EpisodeId] = set()
     for line in content.split(b"\n"):
         try:
             entry = json.loads(line)

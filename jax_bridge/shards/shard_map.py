@@ -3,20 +3,52 @@
 import collections
 import mmap
 import pathlib
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from jax_bridge.shards.failures import DamagedShardError
 
-MAX_OPEN = 256
-"""Maps kept open; the longest unused one is closed first."""
 CHUNK_BYTES = 2 * 2**20
 """Runs are copied in chunks that stay in the processor's cache."""
 
 
+@runtime_checkable
+class Shard(Protocol):
+    """The bytes of one tar, wherever they lie."""
+
+    name: str
+    trusts_index: bool
+    """Whether one header a size of member is enough: every look moves bytes."""
+
+    def __len__(self) -> int: ...
+
+    def gather(
+        self,
+        offsets: Int64[np.ndarray, " n"],
+        target: np.ndarray,
+        places: Int64[np.ndarray, " n"],
+    ) -> None:
+        """Copies runs of bytes.
+
+        Args:
+            offsets: where the runs start; they must lie inside the tar.
+            target: void vector; its item size is the length of a run.
+            places: where in the target each run goes.
+
+        Raises:
+            DamagedShardError: if the tar is not what it was when it was opened.
+        """
+        ...
+
+
 class ShardMap:
-    """The bytes of one tar."""
+    """The bytes of one tar on this machine."""
+
+    trusts_index = False
 
     def __init__(self, path: pathlib.Path) -> None:
         self.name = path.stem
@@ -32,57 +64,69 @@ class ShardMap:
     def __len__(self) -> int:
         return len(self.bytes)
 
-    def records(self, size: int) -> np.ndarray:
-        """Overlapping views of `size` bytes that start at every offset; costs no memory."""
-        first = self.bytes[:size].view(f"V{size}")
-        return np.lib.stride_tricks.as_strided(
-            first, shape=(len(self.bytes) - size + 1,), strides=(1,), writeable=False
-        )
-
     def gather(
         self,
         offsets: Int64[np.ndarray, " n"],
         target: np.ndarray,
         places: Int64[np.ndarray, " n"],
     ) -> None:
-        """Copies runs of bytes.
+        """Copies runs of bytes; see `Shard.gather`."""
+        copy_runs(self.bytes, offsets, target, places)
 
-        Args:
-            offsets: where the runs start; they must lie inside the tar.
-            target: void vector; its item size is the length of a run.
-            places: where in the target each run goes.
-        """
-        size = target.dtype.itemsize
-        if not size or not len(offsets):
-            return
-        records = self.records(size)
-        step = max(1, CHUNK_BYTES // size)
-        for start in range(0, len(offsets), step):
-            some = slice(start, start + step)
-            target[places[some]] = records[offsets[some]]
+
+def copy_runs(
+    content: UInt8[np.ndarray, " size"],
+    offsets: Int64[np.ndarray, " n"],
+    target: np.ndarray,
+    places: Int64[np.ndarray, " n"],
+) -> None:
+    """Copies runs of the length of the target's items to their places."""
+    size = target.dtype.itemsize
+    if not size or not len(offsets):
+        return
+    # Overlapping views that start at every offset; they cost no memory.
+    records = np.lib.stride_tricks.as_strided(
+        content[:size].view(f"V{size}"),
+        shape=(len(content) - size + 1,),
+        strides=(1,),
+        writeable=False,
+    )
+    step = max(1, CHUNK_BYTES // size)
+    for start in range(0, len(offsets), step):
+        some = slice(start, start + step)
+        target[places[some]] = records[offsets[some]]
 
 
 class ShardMaps:
-    """The maps at hand, by shard."""
+    """The shards at hand, by name; can be used from several threads.
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        self._folder = folder
-        self._maps: collections.OrderedDict[str, ShardMap] = collections.OrderedDict()
+    Args:
+        open_shard: opens one.
+        limit: how many are kept open; the longest unused one is closed first.
+    """
 
-    def get(self, name: str) -> ShardMap:
-        """The map of a shard, opened where it is not.
+    def __init__(self, open_shard: Callable[[str], Shard], limit: int) -> None:
+        self._open, self._limit = open_shard, limit
+        self._maps: collections.OrderedDict[str, Shard] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> Shard:
+        """A shard, opened where it is not.
 
         Raises:
             DamagedShardError: if the tar is missing or empty.
         """
-        if name in self._maps:
-            self._maps.move_to_end(name)
-            return self._maps[name]
-        # The map itself closes when its last array goes; nobody's array dies early.
-        while len(self._maps) >= MAX_OPEN:
-            self._maps.popitem(last=False)
-        self._maps[name] = ShardMap(self._folder / f"{name}.tar")
-        return self._maps[name]
+        with self._lock:
+            if name in self._maps:
+                self._maps.move_to_end(name)
+                return self._maps[name]
+        opened = self._open(name)  # may wait for a server
+        with self._lock:
+            shard = self._maps.setdefault(name, opened)
+            # The map itself closes when its last array goes; nobody's array dies early.
+            while len(self._maps) > self._limit:
+                self._maps.popitem(last=False)
+            return shard
 
-    def __reduce__(self) -> tuple[type["ShardMaps"], tuple[pathlib.Path]]:
-        return (ShardMaps, (self._folder,))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ShardMaps, (self._open, self._limit))

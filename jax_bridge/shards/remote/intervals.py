@@ -41,11 +41,12 @@ def missing(need: Ranges, have: Ranges) -> Ranges:
     if not len(need) or not len(have):
         return need
     need = need[~covered(need, have)]
-    # Cut at every edge of `have`: then each bit is either wholly in it or wholly outside.
     first = np.searchsorted(have[:, 1], need[:, 0], side="right")
     last = np.searchsorted(have[:, 0], need[:, 1], side="left")
-    bits = [_outside(row, have[a:b]) for row, a, b in zip(need, first, last, strict=True)]
-    return np.concatenate(bits) if bits else nothing()
+    alone = first >= last
+    rest = zip(need[~alone], first[~alone], last[~alone], strict=True)
+    bits = [need[alone], *(_outside(row, have[a:b]) for row, a, b in rest)]
+    return union(np.concatenate(bits))
 
 
 def _outside(row: Int64[np.ndarray, "2"], have: Ranges) -> Ranges:

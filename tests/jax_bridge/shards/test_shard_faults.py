@@ -139,7 +139,7 @@ def test_a_damaged_header_stops_a_read_and_can_be_skipped(copy_of_toy, toy):
 
 
 def test_skipping_leaves_out_a_whole_bad_shard_after_one_look(copy_of_toy, monkeypatch):
-    from jax_bridge.shards import dataset as module
+    from jax_bridge.shards import source as module
 
     looks = []
     monkeypatch.setattr(
