@@ -8,6 +8,7 @@ from jax_bridge.shards.dataset_info import DatasetInfo
 from jax_bridge.shards.episode_recorder import EpisodeRecorder
 from jax_bridge.shards.failures import DamagedShardError, FingerprintError, ShardWriteError
 from jax_bridge.shards.field import FieldSpec, field_name
+from jax_bridge.shards.foreign_dataset import ForeignDataset, open_foreign
 from jax_bridge.shards.open_writer import open_writer
 from jax_bridge.shards.read_plan import ReadPlan
 from jax_bridge.shards.sample_key import EpisodeId, sample_key
@@ -24,6 +25,7 @@ __all__ = [
     "EpisodeWriter",
     "FieldSpec",
     "FingerprintError",
+    "ForeignDataset",
     "ImageFormat",
     "ReadPlan",
     "ShardDataset",
@@ -32,6 +34,7 @@ __all__ = [
     "Where",
     "field_name",
     "open_dataset",
+    "open_foreign",
     "open_writer",
     "sample_key",
     "split_rows",

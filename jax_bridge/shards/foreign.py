@@ -20,7 +20,8 @@ def foreign_tars(path: pathlib.Path) -> str | None:
     count = "a tar" if len(tars) == 1 else f"{len(tars)} tars"
     return (
         f"There is {count} of samples with {', '.join(suffixes)}{lacks}: any reader of WebDataset "
-        "reads it, but nothing tells the layers and flow times of its tensors."
+        "reads it, but nothing tells the layers and flow times of its tensors. `open_foreign` of "
+        "jax_bridge.shards reads its members, tensors and metadata."
     )
 
 

@@ -76,7 +76,7 @@ class RowReader:
             if member.suffix == "json":
                 row |= self._metadata(tar, member)
             elif member.suffix.endswith(".safetensors"):
-                row |= self._tensors(tar, member)
+                row |= self.tensors(tar, member)
             row[member_column(member.suffix, "offset")] = member.offset
             row[member_column(member.suffix, "bytes")] = member.size
         return row
@@ -87,11 +87,16 @@ class RowReader:
             if not isinstance(entry, dict):
                 raise ValueError("it is no object")
             _require_own_key(member.key, entry)
-            return _metadata_columns(entry)
+            return metadata_columns(entry)
         except (ValueError, RecursionError) as error:
             raise self._damaged(member, f"the JSON cannot be read ({error}).") from error
 
-    def _tensors(self, tar: Readable, member: Member) -> dict[str, int]:
+    def tensors(self, tar: Readable, member: Member) -> dict[str, int]:
+        """Where the tensors of a safetensors member lie.
+
+        Raises:
+            DamagedShardError: if its header lies.
+        """
         try:
             entries = self._header(tar, member)
         except ValueError as error:
@@ -174,7 +179,8 @@ def _require_own_key(key: str, entry: Mapping[str, Any]) -> None:
                 raise ValueError(f"it is that of {numbers}, not of {named}")
 
 
-def _metadata_columns(entry: Mapping[str, Any]) -> dict[str, Any]:
+def metadata_columns(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `.json` says: scalars by name, `truth` and the rest as JSON text."""
     columns: dict[str, Any] = {}
     other: dict[str, Any] = {}
     for name, value in entry.items():

@@ -2,15 +2,19 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from jax_bridge.shards.dataset import ShardDataset, open_dataset
-from jax_bridge.shards.index_rows import MEMBER, member_column, tensor_column
+from jax_bridge.shards.foreign import foreign_tars
+from jax_bridge.shards.foreign_dataset import ForeignDataset, open_foreign
+from jax_bridge.shards.index_rows import MEMBER, tensor_column
 from jax_bridge.shards.index_table import NO_VALUE, IndexTable
+from jax_bridge.shards.remote.address import is_address
 
 SHOWN_TASKS = 40
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -46,10 +50,11 @@ class FieldSummary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a data set holds."""
+    """What a data set holds; of somebody else's WebDataset, what can be told."""
 
     path: str
-    fingerprint: str
+    fingerprint: str | None
+    """None for somebody else's WebDataset, which has no episodes or tasks either."""
     shards: int
     samples: int
     tasks: tuple[TaskSummary, ...]
@@ -77,13 +82,13 @@ def inspect_dataset(path: str | os.PathLike[str]) -> Inspection:
         FileNotFoundError: if the folder is no data set.
         ValueError: if it cannot be read.
     """
-    dataset = open_dataset(path)
+    try:
+        dataset = open_dataset(path)
+    except FileNotFoundError:
+        if is_address(path) or foreign_tars(pathlib.Path(path)) is None:
+            raise
+        return _inspect_foreign(open_foreign(path), path)
     index = dataset.index
-    suffixes = [
-        name.removeprefix(MEMBER).removesuffix(".bytes")
-        for name in index.column_names
-        if name.startswith(MEMBER) and name.endswith(".bytes")
-    ]
     return Inspection(
         path=str(dataset.path),
         fingerprint=dataset.fingerprint,
@@ -91,9 +96,30 @@ def inspect_dataset(path: str | os.PathLike[str]) -> Inspection:
         samples=index.num_rows,
         tasks=tuple(_tasks(dataset.metadata)),
         fields=tuple(_fields(dataset)),
-        members={s: index.count_and_sum(member_column(s, "bytes")) for s in suffixes},
+        members=_members(index),
         errors=len(dataset.errors),
     )
+
+
+def _inspect_foreign(dataset: ForeignDataset, path: str | os.PathLike[str]) -> Inspection:
+    return Inspection(
+        path=str(path),
+        fingerprint=None,
+        shards=len(dataset.tars),
+        samples=len(dataset),
+        tasks=(),
+        fields=tuple(_foreign_fields(dataset)),
+        members=_members(dataset.index),
+        errors=0,
+    )
+
+
+def _members(index: IndexTable) -> dict[str, tuple[int, int]]:
+    return {
+        name.removeprefix(MEMBER).removesuffix(".bytes"): index.count_and_sum(name)
+        for name in index.column_names
+        if name.startswith(MEMBER) and name.endswith(".bytes")
+    }
 
 
 def describe(inspection: Inspection) -> str:
@@ -101,19 +127,23 @@ def describe(inspection: Inspection) -> str:
     known = [t for t in inspection.tasks if t.episodes > t.unknown]
     judged = sum(task.episodes - task.unknown for task in known)
     successes = sum(task.successes for task in known)
-    lines = [
-        f"{inspection.path}",
-        f"  fingerprint  {inspection.fingerprint[:16]}",
-        f"  episodes     {inspection.episodes}, of which {successes} of {judged} judged succeeded; "
-        f"{inspection.errors} more ended in an error",
+    lines = [f"{inspection.path}"]
+    if inspection.fingerprint is None:
+        lines += ["  somebody else's WebDataset: episodes, tasks and layers are not known"]
+    else:
+        lines += [
+            f"  fingerprint  {inspection.fingerprint[:16]}",
+            f"  episodes     {inspection.episodes}, of which {successes} of {judged} judged "
+            f"succeeded; {inspection.errors} more ended in an error",
+        ]
+    lines += [
         f"  samples      {inspection.samples}",
         f"  shards       {inspection.shards}, {readable_bytes(inspection.bytes)}",
-        "",
-        *_table(
-            ("suite", "task", "episodes", "success", "samples", "instruction"),
-            [_task_cells(task) for task in inspection.tasks[:SHOWN_TASKS]],
-        ),
     ]
+    if inspection.fingerprint is not None:
+        tasks = [_task_cells(task) for task in inspection.tasks[:SHOWN_TASKS]]
+        head = ("suite", "task", "episodes", "success", "samples", "instruction")
+        lines += ["", *_table(head, tasks)]
     if len(inspection.tasks) > SHOWN_TASKS:
         lines.append(f"  ... and {len(inspection.tasks) - SHOWN_TASKS} more tasks")
     fields = [
@@ -199,6 +229,19 @@ def _fields(dataset: ShardDataset) -> list[FieldSummary]:
             FieldSummary(name=name, dtype=spec.dtype, axes=axes, samples=samples, bytes=size)
         )
     return summaries
+
+
+def _foreign_fields(dataset: ForeignDataset) -> Iterator[FieldSummary]:
+    """The tensors of the first samples that have them; nothing tells whether others are alike."""
+    for name in dataset.fields:
+        member = dataset.member_of(name)
+        rows = dataset.rows_with(member)
+        values = dataset.read(name, rows=rows[:1])
+        axes = " x ".join(map(str, values.shape[1:]))
+        size = values.nbytes * len(rows)
+        yield FieldSummary(
+            name=name, dtype=str(values.dtype), axes=axes, samples=len(rows), bytes=size
+        )
 
 
 def _task_cells(task: TaskSummary) -> tuple[str, ...]:
