@@ -21,9 +21,10 @@ def mean_with_band(
     Episodes are drawn with replacement, the same ones for every place.
     """
     known = np.isfinite(values)
-    filled, n = np.where(known, values, 0), known.sum(0)
+    filled, n = np.where(known, values, 0), np.asarray(known.sum(0))
     mean = np.where(n > 0, filled.sum(0) / np.maximum(n, 1), np.nan)
-    weights = draw_weights(known.any(1).astype(np.int64), draws=draws, seed=seed)
+    present = np.asarray(known.any(1), np.int64)
+    weights = draw_weights(present, draws=draws, seed=seed)
     count = weights @ known
     drawn = np.where(count > 0, weights @ filled / np.maximum(count, 1), np.nan)
     low, high = np.where(n >= FEWEST, percentiles(drawn.T).T, np.nan)

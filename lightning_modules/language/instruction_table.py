@@ -33,8 +33,8 @@ def compare_readings(
 ) -> tuple[Float64[np.ndarray, "n c"], Float64[np.ndarray, "n c"], Int64[np.ndarray, "n c"]]:
     """Language loss, rank of the true instruction, and the nearest instruction.
 
-    Language loss is 1 - cosine; of instructions that are just as near as the true one, half count as
-    nearer.
+    Language loss is 1 - cosine; of instructions that are just as near as the true one, half count
+    as nearer.
     """
     size = np.linalg.norm(readings, axis=-1, keepdims=True)
     near = (readings / np.where(size > 0, size, 1)) @ table.T

@@ -36,16 +36,28 @@ class MaxStatistic:
 def permuted_labels(
     labels: Float64[np.ndarray, " e"],
     strata: Int64[np.ndarray, " e"],
+    there: Bool[np.ndarray, "e s"],
     *,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
-) -> Float64[np.ndarray, "r e"]:
-    """Labels exchanged among episodes of the same stratum (task)."""
-    random = np.random.default_rng(seed)
-    found = np.tile(labels, (permutations, 1))
-    for stratum in np.unique(strata):
-        here = np.flatnonzero(strata == stratum)
-        found[:, here] = random.permuted(found[:, here], axis=1)
+) -> list[Bool[np.ndarray, "r e"]]:
+    """Labels, 0 or 1, exchanged among the episodes of a stratum (task) that a step still has.
+
+    Who succeeds is done early, so that the share of failures rises with the step: labels go round
+    only among episodes that are there. The order is the same at all steps, so that their statistics
+    keep together.
+
+    Returns:
+        The labels at each step; those of episodes that are not there are as they were.
+    """
+    keys = np.random.default_rng(seed).random((permutations, len(labels)))
+    found = []
+    for step in range(there.shape[1]):
+        at_step = np.tile(labels > 0.5, (permutations, 1))
+        for stratum in np.unique(strata):
+            here = np.flatnonzero((strata == stratum) & there[:, step])
+            at_step[:, here] = (labels[here] > 0.5)[keys[:, here].argsort(axis=1)]
+        found.append(at_step)
     return found
 
 

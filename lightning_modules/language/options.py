@@ -15,9 +15,9 @@ class LanguageOptions:
     """The tokens that stand for expert vlm; text_only are the tokens of the prompt."""
     layer: int | list[int] | Literal["all"] = "all"
     flow_time: float | list[float] | Literal["all"] = "all"
-    rows: RowChoice = RowChoice()
+    rows: RowChoice = dataclasses.field(default_factory=RowChoice)
     most_steps: int = 40
-    """Rollout steps: with more timesteps than this, the first sample in each of so many stretches."""
+    """Rollout steps; of more timesteps, the first sample in each of so many equal stretches."""
     fold_by: Literal["episode", "task"] = "episode"
     """What a probe has not seen of the samples that it reads; by task, their instruction too."""
     folds: int = 5

@@ -193,9 +193,10 @@ def test_too_few_failures_give_no_number():
 
 
 def family_wise_p(values: np.ndarray, success: np.ndarray, tasks: np.ndarray, seed: int):
-    labels = permuted_labels(success, tasks, permutations=99, seed=seed)
+    there = np.ones((len(success), 1), bool)
+    (labels,) = permuted_labels(success, tasks, there, permutations=99, seed=seed)
     observed, permuted = standardised(
-        correlations(values, success[None])[0], correlations(values, labels)
+        correlations(values, success[None])[0], correlations(values, labels.astype(float))
     )
     largest = MaxStatistic(99)
     for chunk in np.array_split(np.arange(values.shape[1]), 3):
@@ -213,6 +214,18 @@ def test_success_that_goes_with_the_task_alone_is_found_no_more_often_than_the_l
         values = tasks[:, None] + random.normal(size=(60, 40))
         sets += np.nanmin(family_wise_p(values, success, tasks, seed)) <= 0.1
     assert 4 < sets < 38
+
+
+def test_labels_are_exchanged_within_a_task_among_episodes_that_are_there():
+    labels, tasks = np.array([1.0, 0, 1, 0, 0, 1, 1]), np.array([0, 0, 0, 0, 1, 1, 1])
+    there = np.array([[True] * 7, [True, True, True, False, True, False, True]]).T
+    for step, found in enumerate(permuted_labels(labels, tasks, there, permutations=50)):
+        gone = ~there[:, step]
+        assert (found[:, gone] == labels[gone]).all()
+        for task in (0, 1):
+            here = (tasks == task) & there[:, step]
+            assert (found[:, here].sum(1) == labels[here].sum()).all()
+            assert len(np.unique(found[:, here], axis=0)) > 1
 
 
 def test_a_quantity_that_goes_with_success_within_tasks_is_found_among_many():
