@@ -1,7 +1,7 @@
 """From an observation, noisy actions and a time to the tokens of both experts.
 
-Letters: b batch; p prefix tokens; s suffix tokens; h action horizon; a action dimensions; w width;
-c conditions (1 or b).
+Letters: b batch; t tokens; p prefix tokens; s suffix tokens; h action horizon; a action
+dimensions; w width; c conditions (1 or b).
 
 Source: Black et al. 2024, arXiv:2410.24164, and openpi.
 """
@@ -44,9 +44,7 @@ def embed_prefix(params: Mapping, observation: Observation, config: Pi0Config) -
     cameras = [camera.openpi_key for camera in CAMERAS]
     images = jnp.concatenate([jnp.asarray(observation.images[key]) for key in cameras])
     encoded = encode_images(params["PaliGemma"]["img"], images, config.vision, config.jax_dtype)
-    table = params["PaliGemma"]["llm"]["embedder"]["input_embedding"]
-    text = jnp.asarray(table)[observation.tokenized_prompt].astype(config.jax_dtype)
-    text = text * jnp.asarray(config.vlm.width**0.5, config.jax_dtype)
+    text = embed_tokens(params, jnp.asarray(observation.tokenized_prompt), config)
     seen = [
         jnp.repeat(jnp.asarray(observation.image_masks[key])[:, None], config.vision.tokens, 1)
         for key in cameras
@@ -54,6 +52,15 @@ def embed_prefix(params: Mapping, observation: Observation, config: Pi0Config) -
     tokens = jnp.concatenate([*jnp.split(encoded, len(cameras)), text], axis=1)
     mask = jnp.concatenate([*seen, observation.tokenized_prompt_mask], axis=1)
     return Prefix(tokens, mask.astype(bool))
+
+
+def embed_tokens(
+    params: Mapping, ids: Int[Array, "b t"], config: Pi0Config
+) -> Float[Array, "b t w"]:
+    """Rows of the embedding table, times sqrt(width)."""
+    table = params["PaliGemma"]["llm"]["embedder"]["input_embedding"]
+    text = jnp.asarray(table)[ids].astype(config.jax_dtype)
+    return text * jnp.asarray(config.vlm.width**0.5, config.jax_dtype)
 
 
 def sinusoids(time: Float32[Array, " c"], width: int) -> Float32[Array, "c w"]:

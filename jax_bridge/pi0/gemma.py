@@ -248,6 +248,7 @@ def run_layers(
     cache: Cache | None = None,
     record: Record | None = None,
     selected: tuple[int, ...] | None = None,
+    remat: bool = False,
 ) -> Layers:
     """All blocks of one expert, in one scan.
 
@@ -260,11 +261,13 @@ def run_layers(
         cache: Keys and values of the prefix.
         record: What to keep of each block's taps; None keeps nothing.
         selected: Layers to keep it of; None: of all.
+        remat: Compute each block again for the gradient, which saves memory.
     """
+    once = jax.checkpoint(block, static_argnums=5) if remat else block
 
     def body(x: Array, scanned: tuple) -> tuple[Array, tuple[Array, Array], Any]:
         layer, cached = scanned
-        x, own, taps = block(layer, x, cached, mask, turn, expert)
+        x, own, taps = once(layer, x, cached, mask, turn, expert)
         return x, own, None if record is None else record(taps)
 
     hidden, (keys, values), recorded = scan_selected(

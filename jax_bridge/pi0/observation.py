@@ -1,6 +1,7 @@
 """What the model reads: images, prompt and robot state, as one pytree.
 
-Letters: b batch; h, w image height and width; l prompt tokens; d action dimensions.
+Letters: b batch; h, w image height and width; l prompt tokens; d action dimensions; f FAST tokens;
+u tokens of a learnt text.
 """
 
 import dataclasses
@@ -37,6 +38,16 @@ class Observation:
     region `instruction` has no valid token."""
     state_text_mask: ArrayLike | None = None
     """bool [b, l]: which tokens are digits of the robot's state (π0.5)."""
+    fast_action_tokens: ArrayLike | None = None
+    """int32 [b, f], padded with zeros on the right: FAST codes as ids of the embedding table, then
+    `|` and the end mark. For training; the sampler never reads them."""
+    fast_action_mask: ArrayLike | None = None
+    """bool [b, f], false at padding."""
+    text_target_tokens: ArrayLike | None = None
+    """int32 [b, u], padded on the right: a text that is learnt (the answer of a question), with
+    its end mark."""
+    text_target_mask: ArrayLike | None = None
+    """bool [b, u], false at padding."""
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], None]:
         """Children by field name, for jax."""
@@ -81,7 +92,24 @@ class Observation:
             expected[f"image_masks[{key!r}]"] = (self.image_masks[key], (batch,))
         for name, (value, shape) in expected.items():
             check_shape(name, value, shape)
+        self._check_targets(batch)
         self._check_kinds()
+
+    def _check_targets(self, batch: int) -> None:
+        """Raises if learnt tokens and their masks do not fit each other."""
+        for tokens, mask in (
+            ("fast_action_tokens", "fast_action_mask"),
+            ("text_target_tokens", "text_target_mask"),
+        ):
+            ids, valid = getattr(self, tokens), getattr(self, mask)
+            if (ids is None) != (valid is None):
+                given, missing = (tokens, mask) if valid is None else (mask, tokens)
+                raise ValueError(
+                    f"`{missing}` must be given with `{given}`, but got None. Give both or none."
+                )
+            if ids is not None:
+                check_shape(tokens, ids, (batch, np.shape(ids)[-1] if np.ndim(ids) else 0))
+                check_shape(mask, valid, np.shape(ids))
 
     def _check_kinds(self) -> None:
         """Raises if pixels are grey levels, or token ids are no whole numbers."""

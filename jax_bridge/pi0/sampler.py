@@ -112,6 +112,7 @@ def velocity(
     *,
     record: Record | None = None,
     selected: tuple[int, ...] | None = None,
+    remat: bool = False,
 ) -> Velocity:
     """Evaluates the action expert at one time."""
     tokens = embedding.embed_suffix(params, state, noisy_actions, conditions.embedded, config)
@@ -124,6 +125,7 @@ def velocity(
         cache=suffix.cache,
         record=record,
         selected=selected,
+        remat=remat,
     )
     scale = params["PaliGemma"]["llm"]["final_norm_1"].get("scale")
     normed = gemma.rms_norm(done.hidden, scale=scale, modulated=conditions.final)

@@ -231,7 +231,9 @@ def test_config_survives_json(name):
 def test_observation_is_a_pytree_that_keeps_what_is_unknown(micro):
     names = {f.name for f in dataclasses.fields(micro.observation)}
     paths = jax.tree_util.tree_leaves_with_path(micro.observation)
-    assert {path[0].name for path, _ in paths} == names - {"instruction_mask", "state_text_mask"}
+    unknown = {name for name in names if getattr(micro.observation, name) is None}
+    assert {"instruction_mask", "state_text_mask", "fast_action_tokens"} <= unknown
+    assert {path[0].name for path, _ in paths} == names - unknown
     doubled = jax.tree.map(lambda leaf: np.concatenate([leaf, leaf]), micro.observation)
     assert doubled.state.shape[0] == 4
     assert doubled.instruction_mask is None
