@@ -1,7 +1,6 @@
 """A data set at an address: what is there, its index, and its shards."""
 
 import concurrent.futures
-import functools
 import hashlib
 import logging
 import pathlib
@@ -46,19 +45,26 @@ class RemoteSource:
         store: the address.
         root: what lies right there; None where it cannot be listed.
         shards: what lies in its folder of shards; None where it cannot be listed.
+        folder: where its bytes are kept; by default one of its own below the cache.
     """
 
     max_open = 96
 
-    def __init__(self, store: RemoteStore, root: Listing | None, shards: Listing | None) -> None:
+    def __init__(
+        self,
+        store: RemoteStore,
+        root: Listing | None,
+        shards: Listing | None,
+        folder: pathlib.Path | None = None,
+    ) -> None:
         self.store = store
         self._root, self._shards = root, shards
-        folder = remote_folder(store.address)
-        self._cache = BlockCache(folder / "blocks")
-        self._mirror = Mirror(store, folder / "mirror")
+        self._folder = folder or remote_folder(store.address)
+        self._cache = BlockCache(self._folder / "blocks")
+        self._mirror = Mirror(store, self._folder / "mirror")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (RemoteSource, (self.store, self._root, self._shards))
+        return (RemoteSource, (self.store, self._root, self._shards, self._folder))
 
     @classmethod
     def at(cls, address: str) -> "RemoteSource":
@@ -73,7 +79,8 @@ class RemoteSource:
             return cls(store, None, None)
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             try:
-                return cls(store, *pool.map(store.listing, ("", "shards")))
+                root, shards = pool.map(store.listing, ("", "shards"))
+                return cls(store, root, shards)
             except PermissionError as error:
                 _log.info("%s The index alone says which shards there are.", error)
         return cls(store, None, None)
@@ -107,17 +114,15 @@ class RemoteSource:
 
     def content_digest(self) -> str:
         """A digest of the shards' manifests, of which each is read once."""
-        if self._shards is None:
+        names = self._names_of(".json")
+        if names is None:
             names = open_index_file(self._file(INDEX), "index")[1]
-            manifests = [f"shards/{name}.json" for name in names]
+        manifests = [f"shards/{name}.json" for name in names]
+        if self._shards is None:
             with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
                 objects = dict(zip(manifests, pool.map(self.store.about, manifests), strict=True))
         else:
-            objects = {
-                f"shards/{name}": about
-                for name, about in sorted(self._shards.items())
-                if name.endswith(".json") and not name.startswith(".")
-            }
+            objects = {name: self._shards[name.removeprefix("shards/")] for name in manifests}
         return digest_of_digests(list(self._mirror.digests(objects).values()))
 
     # ------------------------------------------------------------------ opening
@@ -197,13 +202,17 @@ class RemoteSource:
 
     def _whole_shards(self) -> list[str] | None:
         """Those whose manifest is there: it comes last."""
+        tars, manifests = self._names_of(".tar"), self._names_of(".json")
+        if tars is None or manifests is None:
+            return None
+        return sorted({*tars} & {*manifests})
+
+    def _names_of(self, suffix: str) -> list[str] | None:
+        """Shards that have such a file, sorted; None where that is not known."""
         if self._shards is None:
             return None
-        tars, manifests = (
-            {name.removesuffix(suffix) for name in self._shards if name.endswith(suffix)}
-            for suffix in (".tar", ".json")
-        )
-        return sorted(name for name in tars & manifests if not name.startswith("."))
+        stems = (name.removesuffix(suffix) for name in self._shards if name.endswith(suffix))
+        return sorted(stem for stem in stems if not stem.startswith("."))
 
     def _file(self, name: str) -> pathlib.Path:
         """A small object as a file of this machine.
@@ -229,11 +238,7 @@ class RemoteSource:
         return f" There are {tars} tars of somebody else's making: copy one to look into it."
 
 
-@functools.cache
-def _digest(address: str) -> str:
-    return hashlib.sha256(address.encode()).hexdigest()[:24]
-
-
 def remote_folder(address: str) -> pathlib.Path:
     """Where bytes of an address are kept on this machine."""
-    return cache_folder() / "remote" / _digest(address.rstrip("/"))
+    digest = hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:24]
+    return cache_folder() / "remote" / digest
