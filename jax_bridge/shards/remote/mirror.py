@@ -8,9 +8,11 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import tempfile
 import time
 import uuid
+import weakref
 from collections.abc import Mapping
 
 from jax_bridge.shards.file_layer import LOCAL_FILES, TEMPORARY
@@ -37,7 +39,7 @@ class Mirror:
 
     def __init__(self, store: RemoteStore, folder: pathlib.Path) -> None:
         self._store = store
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: weakref.finalize[..., Mirror] | None = None
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -133,10 +135,8 @@ class Mirror:
             "Make room there, or let VLA_LENS_CACHE name another folder.",
             *(self.folder, error.strerror or error),
         )
-        self._temporary = tempfile.TemporaryDirectory(
-            prefix="vla-lens-mirror-", ignore_cleanup_errors=True
-        )
-        self.folder = pathlib.Path(self._temporary.name)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="vla-lens-mirror-"))
+        self._temporary = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
 def _key(name: str, about: ObjectInfo) -> str:
