@@ -22,6 +22,7 @@ from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.prediction_table import PredictionTable
 from lightning_modules.results import ProbeResults
 from lightning_modules.run_folder import RunFolder
+from lightning_modules.verdict import verdict
 
 DEFAULT_RUNS = ("runs", "probe")
 """Folder and name of runs without `--out`: runs/probe/version_0, _1, ..."""
@@ -288,12 +289,28 @@ def summary(results: ProbeResults) -> str:
     cell = results.cells[results.chosen]
     low, high = cell.interval
     interval = f"[{low:.3f}, {high:.3f}]" if low == low else f"(one {results.unit}: no interval)"
-    return (
+    lines = [
         f"{results.split}: {results.score_name} {cell.score:.3f} {interval} at "
         f"{cell.cell.name} (lowest validation loss of {len(results.cells)} cells); "
         f"trivial predictor {results.trivial:.3f}, chance {results.chance:.3f}; "
-        f"{results.samples} samples of {results.episodes} episodes"
-    )
+        f"{results.samples} samples of {results.episodes} episodes",
+        f"controls: {controls_in_words(results)}",
+        f"verdict: {verdict(results)}. {verdict(results).reason}",
+    ]
+    return "\n".join(lines)
+
+
+def controls_in_words(results: ProbeResults) -> str:
+    """The best control of the chosen cell, the selectivity, and what could not be trained."""
+    cell = results.cells[results.chosen]
+    parts = []
+    if cell.best_control is not None:
+        name, best = cell.best_control
+        parts.append(f"best is {name} with {best.score}")
+    if cell.selectivity is not None:
+        parts.append(f"selectivity {cell.selectivity}")
+    parts += [f"no {name}, since {why}" for name, why in results.left_out.items()]
+    return "; ".join(parts) or "none were trained"
 
 
 def main(args: list[str]) -> int:

@@ -27,14 +27,17 @@ from lightning_modules.figures.style import save_figure
 from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.provenance import provenance
-from lightning_modules.results import ProbeResults
+from lightning_modules.results import CellResult, ProbeResults
 from lightning_modules.summarise import summarise
+from lightning_modules.verdict import verdict
 
 CSV_COLUMNS: tuple[str, ...] = (
     "expert", "site", "region", "pool", "layer", "flow_time", "score_name", "score", "low",
     "high", "gain_low", "gain_high", "trivial", "chance", "balanced_accuracy", "loss",
-    "validation_loss", "best_epoch", "chosen",
+    "validation_loss", "best_epoch", "chosen", "leaky", "verdict", "selectivity",
+    "selectivity_low", "selectivity_high",
 )  # fmt: skip
+"""What is known of every cell; behind it, each control's score and the margin over it."""
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -45,7 +48,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def csv_rows(results: ProbeResults) -> list[dict[str, Any]]:
-    """One row a cell, with the columns of `CSV_COLUMNS`."""
+    """One row a cell: the columns of `CSV_COLUMNS`, and three for each control."""
     rows = []
     for i, cell in enumerate(results.cells):
         (low, high), (gain_low, gain_high) = cell.interval, cell.gain
@@ -56,19 +59,35 @@ def csv_rows(results: ProbeResults) -> list[dict[str, Any]]:
                 "trivial": results.trivial, "chance": results.chance,
                 "balanced_accuracy": cell.balanced_accuracy, "loss": cell.loss,
                 "validation_loss": cell.validation_loss, "best_epoch": cell.best_epoch,
-                "chosen": i == results.chosen,
+                "chosen": i == results.chosen, "leaky": results.leaky,
+                "verdict": verdict(results, cell).word, **_control_columns(cell),
             }
         )  # fmt: skip
     return rows
+
+
+def _control_columns(cell: CellResult) -> dict[str, float]:
+    """The selectivity, each control's score, and the interval of the margin over it."""
+    columns: dict[str, float] = {}
+    if cell.selectivity is not None:
+        found = cell.selectivity
+        ends = {"": found.value, "_low": found.low, "_high": found.high}
+        columns |= {f"selectivity{end}": value for end, value in ends.items()}
+    for name, control in cell.controls.items():
+        columns[f"{name}_score"] = control.score.value
+        columns[f"{name}_margin_low"] = control.margin.low
+        columns[f"{name}_margin_high"] = control.margin.high
+    return columns
 
 
 def write_csv(path: Path, results: ProbeResults) -> None:
     """Writes one line a cell; what is unknown is empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, CSV_COLUMNS)
+        rows = csv_rows(results)
+        writer = csv.DictWriter(file, dict.fromkeys((*CSV_COLUMNS, *(k for r in rows for k in r))))
         writer.writeheader()
-        for row in csv_rows(results):
+        for row in rows:
             known = {
                 key: None if isinstance(value, float) and math.isnan(value) else value
                 for key, value in row.items()
@@ -125,6 +144,8 @@ class RunFolder(pl.Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         assert isinstance(pl_module, LinearProbe)
+        if pl_module.solving:
+            return  # the pass served to choose strengths; the evaluation comes after the fit
         assert pl_module.evaluation is not None
         assert pl_module.spec is not None
         several = sum(group.is_main for group in pl_module.spec.groups) > 1

@@ -49,18 +49,26 @@ def planted_info(dtype: str = "float32") -> DatasetInfo:
 
 
 class PlantedLatents:
-    """Noise everywhere; the task stands in one layer, and the more clearly the less noise t."""
+    """Noise everywhere; the task stands in one layer, and the more clearly the less noise t.
 
-    def __init__(self, tasks: int, dtype: str, noise: float, seed: int) -> None:
+    With `fingerprints`, layer 0 of the text field knows the episode and nothing else.
+    """
+
+    def __init__(
+        self, tasks: int, dtype: str, noise: float, seed: int, fingerprints: bool = False
+    ) -> None:
         self.random = np.random.default_rng(seed)
         self.directions = np.random.default_rng(99).normal(size=(tasks, WIDTH))
         self.dtype = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
         self.noise = noise
+        self.fingerprints = fingerprints
 
-    def sample(self, task: int, timestep: int) -> dict[str, np.ndarray]:
+    def sample(self, task: int, timestep: int, episode: int = 0) -> dict[str, np.ndarray]:
         normal = self.random.normal
         text = normal(size=(len(LAYERS), WIDTH))
         text[1] = self.directions[task] + self.noise * text[1]
+        if self.fingerprints:
+            text[0] = np.random.default_rng(episode).normal(size=WIDTH) + self.noise * text[0]
         action = normal(size=(len(LAYERS), len(FLOW_TIMES), WIDTH))
         action[1] += self.directions[task] * (1 - np.array(FLOW_TIMES)[:, None]) * 3
         latents = {TEXT: text, MASKED: text * 0, SOMETIMES: text, ACTION: action}
@@ -87,14 +95,17 @@ def write_planted(
     random_labels: bool = False,
     instructions: bool = True,
     broken: str = "",
+    fingerprints: bool = False,
+    late_tasks: bool = False,
     shard_bytes: int = 2**30,
 ) -> Path:
     """Writes the data set.
 
     `random_labels` gives each episode the latents of a random task; the sample whose key is
-    `broken` holds NaN in its latents and its state.
+    `broken` holds NaN in its latents and its state; `late_tasks` starts the clock of each task
+    where that of the one before has ended.
     """
-    latents = PlantedLatents(tasks, dtype, noise, seed)
+    latents = PlantedLatents(tasks, dtype, noise, seed, fingerprints)
     states = np.random.default_rng(seed + 1)
     limits = ShardLimits(shard_bytes=shard_bytes)
     with EpisodeWriter(path, planted_info(dtype), limits) as writer:
@@ -109,13 +120,16 @@ def write_planted(
                     for step in range(samples):
                         state = states.normal(size=5).astype(np.float32)
                         state[4] = 1.0
-                        sample = latents.sample(shown, step)
+                        sample = latents.sample(shown, step, episodes * task + number)
                         if broken == f"{suite}-t{task:03d}-e{number:04d}-s{5 * step:04d}":
                             state[0] = sample[TEXT][0, 0] = np.nan
+                        start = 5 * samples * task if late_tasks else 0
                         episode.append(
-                            timestep=5 * step, call=step, latents=sample, state=state
+                            timestep=start + 5 * step, call=step, latents=sample, state=state
                         )  # fmt: skip
-                    episode.finish(success=True, success_at_end=True, episode_length=5 * samples)
+                    episode.finish(
+                        success=True, success_at_end=True, episode_length=start + 5 * samples
+                    )
     return path
 
 

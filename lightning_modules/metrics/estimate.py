@@ -27,6 +27,11 @@ class Estimate:
         """Whether there is an interval."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
+    def __str__(self) -> str:
+        """The number with its interval, as tables and messages show it."""
+        ends = f" [{self.low:.3f}, {self.high:.3f}]" if self.known else ""
+        return f"{self.value:.3f}{ends}"
+
     def to_json(self) -> dict[str, float | None]:
         """Plain types; NaN becomes null."""
         entry = dataclasses.asdict(self)
