@@ -2,8 +2,10 @@
 
 import collections
 import mmap
+import os
 import pathlib
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +16,8 @@ from jax_bridge.shards.failures import DamagedShardError
 
 CHUNK_BYTES = 2 * 2**20
 """Runs are copied in chunks that stay in the processor's cache."""
+NOWAIT: int = getattr(os, "RWF_NOWAIT", -1)
+"""Reads what is in memory or refuses; only Linux knows it, others refuse -1."""
 
 
 @runtime_checkable
@@ -53,8 +57,9 @@ class ShardMap:
     def __init__(self, path: pathlib.Path) -> None:
         self.name = path.stem
         try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._descriptor)
+            self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
         except FileNotFoundError as error:
             raise DamagedShardError("the tar is missing.", shard=self.name) from error
         except ValueError as error:
@@ -71,7 +76,28 @@ class ShardMap:
         places: Int64[np.ndarray, " n"],
     ) -> None:
         """Copies runs of bytes; see `Shard.gather`."""
+        self._fetch(offsets, target.dtype.itemsize)
         copy_runs(self.bytes, offsets, target, places)
+
+    def _fetch(self, offsets: Int64[np.ndarray, " n"], size: int) -> None:
+        """Asks the disk for all runs at once where some are not in memory.
+
+        Copying would wait for one page fault after the other, each of which reads too much.
+        """
+        if not size or not len(offsets):
+            return
+        samples = (offsets[0], offsets[len(offsets) // 2], offsets[-1] + size - 1)
+        if all(self._is_in_memory(int(offset)) for offset in samples):
+            return
+        for offset in np.sort(offsets).tolist():
+            start = offset - offset % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, start, offset + size - start)
+
+    def _is_in_memory(self, offset: int) -> bool:
+        try:
+            return os.preadv(self._descriptor, [bytearray(1)], offset, NOWAIT) == 1
+        except OSError:  # not in memory, or a system that does not say
+            return False
 
 
 def copy_runs(

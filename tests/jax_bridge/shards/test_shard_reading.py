@@ -193,3 +193,30 @@ def test_memory_of_batches_is_bounded_by_the_batch(dataset, monkeypatch):
     for _ in dataset.iter_batches(TEXT, batch_size=2):
         pass
     assert max(sizes) <= 2 * dataset.fields[TEXT].nbytes
+
+
+def test_runs_that_are_not_in_memory_are_asked_for_at_once(toy, sandbox, monkeypatch):
+    from jax_bridge.shards.shard_map import ShardMap
+
+    class Watched:
+        def __init__(self, real):
+            self.real, self.asked = real, []
+
+        def madvise(self, option, start, length):
+            self.asked.append((start, start + length))
+            self.real.madvise(option, start, length)
+
+    shard = ShardMap(next(toy.glob("shards/*.tar")))
+    shard._map = watched = Watched(shard._map)
+    offsets, size = np.array([9000, 512, 4500]), 700
+    for in_memory in (True, False):
+        monkeypatch.setattr(ShardMap, "_is_in_memory", lambda self, offset, m=in_memory: m)
+        target = np.empty(3, f"V{size}")
+        shard.gather(offsets, target, np.arange(3))
+        for offset, run in zip(offsets, target, strict=True):
+            assert run.tobytes() == shard.bytes[offset : offset + size].tobytes()
+        assert bool(watched.asked) is not in_memory
+    assert watched.asked == [(0, 1212), (4096, 5200), (8192, 9700)]
+    monkeypatch.undo()
+    assert shard._is_in_memory(int(offsets[0]))
+    assert not shard._is_in_memory(len(shard))
