@@ -34,7 +34,7 @@ def build_parser() -> ArgumentParser:
             prog=f"vla-lens shards {name}", description=f"{text}.", exit_on_error=False
         )
         command.add_argument("-c", "--config", action="config", help="a YAML file, or a name")
-        command.add_argument("dataset", type=str, help="folder of the data set")
+        command.add_argument("dataset", type=str, help="folder or address of the data set")
         if name == "verify":
             command.add_argument("--workers", type=int, default=2, help="threads that hash")
         commands.add_subcommand(name, command, help=text)
@@ -52,10 +52,26 @@ def main(args: list[str]) -> int:
 def _index(config: Namespace) -> int:
     from jax_bridge.shards.dataset_folder import DatasetFolder
     from jax_bridge.shards.index import index_dataset
+    from jax_bridge.shards.remote.address import is_address
 
+    if is_address(config.dataset):
+        return _index_remote(config.dataset.rstrip("/"))
     table = index_dataset(DatasetFolder(config.dataset))
     shards = len(table.column("shard").unique())
     print(f"{table.num_rows} samples in {shards} shards -> {config.dataset}/index.parquet")
+    return 0
+
+
+def _index_remote(address: str) -> int:
+    from jax_bridge.shards.remote.remote_verify import index_remote
+
+    made = index_remote(address)
+    print(f"{made.samples} samples in {made.shards} shards -> {address}/index.parquet")
+    if made.unfinished:
+        print(
+            f"left out, since their upload runs or was stopped: {', '.join(made.unfinished[:5])}"
+            + (f" and {len(made.unfinished) - 5} more" if len(made.unfinished) > 5 else "")
+        )
     return 0
 
 
@@ -67,7 +83,7 @@ def _inspect(config: Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _progress(command: str, path: str) -> Iterator[Callable[[str, int], None]]:
+def _progress(command: str, total: int) -> Iterator[Callable[[str, int], None]]:
     """A bar over the bytes of all shards; to be told of each shard that is done."""
     from rich.console import Console
     from rich.progress import (
@@ -78,34 +94,51 @@ def _progress(command: str, path: str) -> Iterator[Callable[[str, int], None]]:
         TransferSpeedColumn,
     )
 
-    from jax_bridge.shards.dataset_folder import DatasetFolder
-
-    folder = DatasetFolder(path)
-    folder.read_info()
-    total = sum(folder.tar(name).stat().st_size for name in folder.names())
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
         task = progress.add_task(command, total=total)
         yield lambda _, size: progress.advance(task, size)
 
 
+def _local_bytes(path: str) -> int:
+    """Of all tars."""
+    from jax_bridge.shards.dataset_folder import DatasetFolder
+
+    folder = DatasetFolder(path)
+    folder.read_info()
+    return sum(folder.tar(name).stat().st_size for name in folder.names())
+
+
 def _verify(config: Namespace) -> int:
+    from jax_bridge.shards.remote.address import is_address
+    from jax_bridge.shards.remote.remote_verify import RemoteVerification
     from jax_bridge.shards.verify import verify_dataset
 
     if config.workers < 1:
         raise ValueError(f"`--workers` must be positive, but got {config.workers}.")
-    with _progress("verify", config.dataset) as on_shard:
-        report = verify_dataset(config.dataset, workers=config.workers, on_shard=on_shard)
+    if is_address(config.dataset):
+        remote = RemoteVerification(config.dataset)
+        with _progress("verify", sum(remote.sizes.values())) as on_shard:
+            report = remote.run(workers=config.workers, on_shard=on_shard)
+    else:
+        with _progress("verify", _local_bytes(config.dataset)) as on_shard:
+            report = verify_dataset(config.dataset, workers=config.workers, on_shard=on_shard)
     _print_report(report)
     return DAMAGED if report.problems else 0
 
 
 def _repair(config: Namespace) -> int:
     from cli.shards_repair import describe_repair
+    from jax_bridge.shards.remote.address import is_address
     from jax_bridge.shards.repair import repair_dataset, require_info
 
+    if is_address(config.dataset):
+        raise ValueError(
+            f"`dataset` must be a local folder to be repaired, but got {config.dataset}. Copy it "
+            "into a folder, repair that, and copy it back to a new address."
+        )
     require_info(config.dataset)
-    with _progress("repair", config.dataset) as on_shard:
+    with _progress("repair", _local_bytes(config.dataset)) as on_shard:
         report = repair_dataset(config.dataset, on_shard=on_shard)
     print(describe_repair(report))
     return DAMAGED if report.missing or report.unknown or report.info_problems else 0

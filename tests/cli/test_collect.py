@@ -159,15 +159,6 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(tmp_path, capsys, args, mess
     assert err.count("\n") == 1
 
 
-def test_an_address_is_refused_and_no_folder_of_its_name_is_made(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert front(["collect", *SMALL, "--out", "s3://bucket/data"]) == 2
-    assert "must be a local folder, but got 's3://bucket/data'" in capsys.readouterr().err
-    assert front(["shards", "inspect", "s3://bucket/data"]) == 2
-    assert "must be a local folder, but got 's3://bucket/data'" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_missing_out_says_so(capsys):
     assert front(["collect", *SMALL]) == 2
     assert "`--out` must name the folder" in capsys.readouterr().err

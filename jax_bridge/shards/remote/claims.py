@@ -94,7 +94,8 @@ class Claims:
             if not name.startswith(CLAIM) or name == self._own:
                 continue
             since = self._seen.setdefault((name, about.stamp), now)
-            if not self._claimed(name) & set(episodes):
+            claimed = self._claimed(name)
+            if claimed is not None and not claimed & set(episodes):
                 continue
             if now - since > DEAD_SECONDS:
                 self._store.remove(f"shards/{name}")
@@ -102,9 +103,12 @@ class Claims:
                 rivals.append(name)
         return rivals
 
-    def _claimed(self, name: str) -> set[EpisodeId]:
+    def _claimed(self, name: str) -> set[EpisodeId] | None:
+        """None where the claim has ended since it was listed: that list is out of date."""
         try:
             entries = json.loads(self._store.read(f"shards/{name}"))["episodes"]
             return {EpisodeId(*entry) for entry in entries}
-        except (FileNotFoundError, ValueError, LookupError, TypeError):
+        except FileNotFoundError:
+            return None
+        except (ValueError, LookupError, TypeError):
             return set()

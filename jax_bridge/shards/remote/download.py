@@ -11,12 +11,15 @@ def download(store: RemoteStore, name: str, target: pathlib.Path) -> int:
     """Copies an object into a new file, in pieces and in parallel; returns its size.
 
     Raises:
-        FileNotFoundError: if there is no such object.
+        FileNotFoundError: if there is no such object; the file is then not there either.
         OSError: if it cannot be read, or the disk refuses.
     """
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
         return store.download(name, lambda start, piece: _write(descriptor, piece, start))
+    except BaseException:
+        target.unlink()
+        raise
     finally:
         os.close(descriptor)
 

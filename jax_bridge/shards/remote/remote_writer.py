@@ -10,6 +10,7 @@ from jax_bridge.shards.dataset_info import DatasetInfo
 from jax_bridge.shards.failures import ShardWriteError
 from jax_bridge.shards.file_layer import LOCAL_FILES, FileLayer
 from jax_bridge.shards.part import Part
+from jax_bridge.shards.remote.retry import Retries
 from jax_bridge.shards.remote.staging import staging_folder
 from jax_bridge.shards.remote.store import RemoteStore
 from jax_bridge.shards.remote.upload import ShardUploads
@@ -19,6 +20,8 @@ from jax_bridge.shards.writer import EpisodeWriter, ShardLimits
 
 WAITING = 2
 """Finished shards that may wait on this machine; with more, the writer waits."""
+PATIENT = Retries(attempts=14, first_wait=0.5, longest_wait=60.0)
+"""Of uploads beside a run that took hours: some eight minutes of a server that is away."""
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +62,9 @@ class RemoteEpisodeWriter(EpisodeWriter):
     ) -> None:
         folder = DatasetFolder(staging or staging_folder(address), files)
         self._on_wait = on_wait
-        self._uploads = ShardUploads(store or RemoteStore(address), folder)
+        patient = store is None
+        store = store or RemoteStore(address)
+        self._uploads = ShardUploads(store, folder)
         self._thread: UploadThread | None = None
         self._told = False
         try:
@@ -70,6 +75,8 @@ class RemoteEpisodeWriter(EpisodeWriter):
             raise
         self.committed |= there
         self.errors -= self.committed
+        if patient:
+            store.retries = PATIENT
         self._thread = UploadThread(self._uploads.upload_all)
         self._thread.poke()
 

@@ -36,6 +36,9 @@ _STAMPS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "mtime", "created
 _REFUSE_TO_REPLACE = frozenset({"s3", "s3a", "gs", "gcs"})
 NOT_IMPLEMENTED = 501
 """Some S3 servers other than Amazon's answer so to a condition."""
+_ONE_ATTEMPT = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}}
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": _ONE_ATTEMPT, "s3a": _ONE_ATTEMPT}
+"""s3fs and botocore try again as well, each in its own way: five times five times ours."""
 T = TypeVar("T")
 
 
@@ -67,13 +70,14 @@ class RemoteStore:
         """Reads, questions and listings, each attempt counted."""
         self.obeys_ranges = True
         """False once the server has answered a ranged read with a whole object."""
-        self._retries = retries
+        self.retries = retries
+        """Of every request; may be changed."""
         self._system, self._root = _open_system(self.address)
         self._get = ranged_get(self._system)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (functools.partial(RemoteStore, retries=self._retries), (self.address,))
+        return (functools.partial(RemoteStore, retries=self.retries), (self.address,))
 
     @property
     def lists(self) -> bool:
@@ -243,7 +247,7 @@ class RemoteStore:
             return result
 
         with plainly(address, doing):
-            return self._retries.call(once, what=f"{address} being {doing}")
+            return self.retries.call(once, what=f"{address} being {doing}")
 
     @property
     def _is_local(self) -> bool:
@@ -366,7 +370,9 @@ def _open_system(address: str) -> tuple[Any, str]:
     if not is_address(address):
         raise ValueError(f"`address` must be one such as s3://bucket/data, but got {address!r}.")
     try:
-        return fsspec.core.url_to_fs(address, use_listings_cache=False)
+        system, root = fsspec.core.url_to_fs(
+            address, use_listings_cache=False, **_OPTIONS.get(protocol(address), {})
+        )
     except (ImportError, ValueError) as error:
         if isinstance(error, ImportError):
             remedy = "Install what opens it: pip install 'vla-lens[remote]'"
@@ -376,6 +382,9 @@ def _open_system(address: str) -> tuple[Any, str]:
         raise ValueError(
             f"`path` must be an address that can be opened, but got {address} ({text}). {remedy}."
         ) from error
+    if protocol(address) in _OPTIONS:
+        system.retries = 1
+    return system, root
 
 
 def _stamp(entry: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Collection
 
-from jax_bridge.shards.dataset_folder import DatasetFolder, info_bytes
+from jax_bridge.shards.dataset_folder import DatasetFolder, info_bytes, read_info_bytes
 from jax_bridge.shards.dataset_info import DatasetInfo
 from jax_bridge.shards.remote.claims import Claims
 from jax_bridge.shards.remote.download import is_equal
@@ -91,16 +91,11 @@ class ShardUploads:
 
     def _agrees(self, info: DatasetInfo) -> bool:
         """False where there is no `dataset.json`; refuses another one."""
-        place = self._rows.folder.info_path
         try:
-            place.write_bytes(self._store.read(INFO))
+            content = self._store.read(INFO)
         except FileNotFoundError:
             return False
-        try:
-            stored = self._rows.folder.read_info()
-        except ValueError as error:
-            raise ValueError(str(error).replace(str(place), f"{self.address}/{INFO}")) from error
-        info.require_same(stored, self.address)
+        info.require_same(read_info_bytes(content, f"{self.address}/{INFO}"), self.address)
         return True
 
     def _publish(self, name: str) -> None:
