@@ -33,6 +33,9 @@ COMMANDS: dict[str, Command] = {
     "test": Command(module="cli.lightning", help="run a trained probe on the test split"),
     "predict": Command(module="cli.lightning", help="write a probe's predictions as Parquet"),
     "report": Command(module="cli.report", help="make one self-contained HTML page of a run"),
+    "language-report": Command(
+        module="cli.language_report", help="how the instruction stands in the latents over time"
+    ),
 }
 """A new sub-command is one new file and one line here."""
 

@@ -38,10 +38,11 @@ def styled_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a PNG; equal figures give equal bytes."""
+    """Writes a PNG, and an SVG beside it; equal figures give equal bytes."""
     with rc_context(SETTINGS):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160, metadata={"Software": None})
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def shorten_name(name: str, limit: int = 42) -> str:

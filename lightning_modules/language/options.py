@@ -38,8 +38,6 @@ class LanguageOptions:
         ):
             if value < least:
                 raise ValueError(f"`{word}` must be at least {least}, but got {value}.")
-        if self.fold_by not in ("episode", "task"):
-            raise ValueError(f"`fold_by` must be episode or task, but got {self.fold_by!r}.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""

@@ -1,49 +1,30 @@
 """Puts a report together: one HTML file that needs nothing else."""
 
-import base64
-import io
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
 from lightning_modules.figures.probe_figures import CAPTIONS, probe_figures
-from lightning_modules.figures.style import SETTINGS, trivial_word
+from lightning_modules.figures.style import trivial_word
+from lightning_modules.report.elements import (
+    bullets,
+    card,
+    escape,
+    facts_table,
+    figure_element,
+    resource,
+    warning_box,
+)
 from lightning_modules.report.findings import limits, plain_words, warnings_of
 from lightning_modules.report.run_record import RunRecord, read_run
-from lightning_modules.report.tables import cell_table, escape, facts_table, provenance_facts
+from lightning_modules.report.tables import cell_table, provenance_facts
 from lightning_modules.results import ProbeResults
 
 SPLIT_WORDS = {"test": "test split", "val": "validation split"}
 
 
-def _resource(name: str) -> str:
-    return files("lightning_modules.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an address that holds its own content; equal figures give equal text."""
-    buffer = io.BytesIO()
-    with rc_context(SETTINGS):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _figures(results: ProbeResults) -> str:
+def _figures(run: RunRecord) -> str:
     return "\n".join(
-        f'<figure><img alt="{name}" src="{_svg(figure)}" '
-        f'style="width:{min(figure.get_figwidth() * 96, 1000):.0f}px">'
-        f"<figcaption>{escape(CAPTIONS[name])}</figcaption></figure>"
-        for name, figure in probe_figures(results)
-    )
-
-
-def _card(label: str, value: str, note: str) -> str:
-    return (
-        f'<div><div class="label">{escape(label)}</div><div class="value">{escape(value)}</div>'
-        f'<div class="note">{escape(note)}</div></div>'
+        figure_element(name, figure, CAPTIONS[name]) for name, figure in probe_figures(run.results)
     )
 
 
@@ -63,18 +44,7 @@ def _cards(results: ProbeResults) -> str:
         ("chance", f"{results.chance:.3f}", chance),
         ("episodes", str(results.episodes), f"{results.samples} samples, {results.split} split"),
     )  # fmt: skip
-    return "\n".join(_card(*card) for card in cards)
-
-
-def _list(lines: list[str]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
-
-
-def _warnings(lines: list[str]) -> str:
-    if not lines:
-        return ""
-    content = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    return f'<section class="warning">{content}</section>'
+    return "\n".join(card(*words) for words in cards)
 
 
 def _provenance(run: RunRecord) -> str:
@@ -93,21 +63,22 @@ def render(run: RunRecord) -> str:
         f"{results.trivial:.3f}, chance {results.chance:.3f}. Gain: the 95 % interval of the "
         f"score minus the {word}'s.{balanced} Blue: the chosen cell. Click a heading to sort."
     )
-    return Template(_resource("page.html")).substitute(
+    return Template(resource("page.html")).substitute(
         title=escape(f"Reading {results.target} from {chosen.cell.field}"),
         subtitle=escape(
             f"{len(results.cells)} linear probes, {SPLIT_WORDS[results.split]}, "
             f"run {run.folder.resolve().name}; made by VLA Lens"
         ),
-        css=_resource("page.css"),
-        js=_resource("sort.js"),
-        warnings=_warnings(warnings_of(run)),
+        css=resource("page.css"),
+        js=resource("sort.js"),
+        warnings=warning_box(warnings_of(run)),
         cards=_cards(results),
-        summary=_list(plain_words(results)),
-        figures=_figures(results),
+        summary=bullets(plain_words(results)),
+        figures=_figures(run),
+        table_heading="Every cell",
         table_note=escape(note),
         table=cell_table(results),
-        limits=_list(limits(run)),
+        limits=bullets(limits(run)),
         provenance=_provenance(run),
     )
 

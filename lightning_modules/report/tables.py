@@ -1,23 +1,12 @@
 """The tables of a report as HTML."""
 
-import html
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from lightning_modules.report.elements import code, escape, sortable, table_cell
 from lightning_modules.report.run_record import RunRecord
 from lightning_modules.results import CellResult, ProbeResults
-
-
-def escape(value: object) -> str:
-    """The value as HTML text."""
-    return html.escape(str(value))
-
-
-def _td(value: float | int | str | None, form: str = "", *, text: bool = False) -> str:
-    shown = "" if value is None or value != value else format(value, form)
-    css = ' class="text"' if text else ""
-    return f'<td{css} data-value="{escape("" if value is None else value)}">{escape(shown)}</td>'
 
 
 def _columns(results: ProbeResults) -> list[str]:
@@ -30,37 +19,24 @@ def _columns(results: ProbeResults) -> list[str]:
 
 
 def _row(cell: CellResult, chosen: bool) -> str:
-    cells = [] if cell.cell.layer is None else [_td(cell.cell.layer)]
-    cells += [] if cell.cell.flow_time is None else [_td(cell.cell.flow_time, ".2f")]
-    cells += [_td(cell.score, ".3f"), *(_td(value, ".3f") for value in cell.interval)]
-    cells += [_td(value, "+.3f") for value in cell.gain]
+    cells = [] if cell.cell.layer is None else [table_cell(cell.cell.layer)]
+    cells += [] if cell.cell.flow_time is None else [table_cell(cell.cell.flow_time, ".2f")]
+    cells += [table_cell(cell.score, ".3f"), *(table_cell(value, ".3f") for value in cell.interval)]
+    cells += [table_cell(value, "+.3f") for value in cell.gain]
     if cell.balanced_accuracy is not None:
-        cells.append(_td(cell.balanced_accuracy, ".3f"))
-    cells += [_td(cell.loss, ".3f"), _td(cell.best_epoch)]
+        cells.append(table_cell(cell.balanced_accuracy, ".3f"))
+    cells += [table_cell(cell.loss, ".3f"), table_cell(cell.best_epoch)]
     return f"<tr{' class=chosen' if chosen else ''}>{''.join(cells)}</tr>"
 
 
 def cell_table(results: ProbeResults) -> str:
     """One line a cell, sortable; the chosen one stands out."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in _columns(results))
-    rows = "\n".join(_row(cell, i == results.chosen) for i, cell in enumerate(results.cells))
-    return (
-        f'<table class="sortable"><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
-    )
-
-
-def facts_table(facts: Iterable[tuple[str, str]]) -> str:
-    """Two columns: what, and what it is (HTML)."""
-    rows = "\n".join(f"<tr><td>{escape(name)}</td><td>{value}</td></tr>" for name, value in facts)
-    return f'<table class="facts"><tbody>\n{rows}\n</tbody></table>'
-
-
-def _code(value: object) -> str:
-    return f"<code>{escape(value)}</code>"
+    rows = (_row(cell, i == results.chosen) for i, cell in enumerate(results.cells))
+    return sortable(_columns(results), rows)
 
 
 def _named(entry: dict[str, Any], words: Iterable[str]) -> str:
-    found = [f"{word} {_code(entry[word])}" for word in words if entry.get(word) is not None]
+    found = [f"{word} {code(entry[word])}" for word in words if entry.get(word) is not None]
     return ", ".join(found) or "not recorded"
 
 
@@ -82,13 +58,13 @@ def provenance_facts(run: RunRecord) -> list[tuple[str, str]]:
     ] or [f"vla-lens report {shlex.quote(str(run.folder))}"]
     machines = list(dict.fromkeys(entry["machine"] for entry in run.provenance.values()))
     return [
-        ("Commands", "<br>".join(_code(command) for command in commands)),
-        ("Data set", _code(data.get("path", "not recorded"))),
-        ("Fingerprint", f"{_code(data.get('fingerprint'))} (how the data were made)"),
-        ("Content", f"{_code(data.get('content'))} (digest of the shards' manifests)"),
+        ("Commands", "<br>".join(code(command) for command in commands)),
+        ("Data set", code(data.get("path", "not recorded"))),
+        ("Fingerprint", f"{code(data.get('fingerprint'))} (how the data were made)"),
+        ("Content", f"{code(data.get('content'))} (digest of the shards' manifests)"),
         ("Policy", _named(data.get("model", {}), ("preset", "weights", "params_digest", "dtype"))),
         ("Environment", _named(data.get("environment", {}), ("name", "suite"))),
-        ("Field", f"{_code(data.get('field'))}, {escape(data.get('dtype'))}, "
+        ("Field", f"{code(data.get('field'))}, {escape(data.get('dtype'))}, "
                   f"{escape(data.get('width'))} wide"),
         ("Splits", _splits(data)),
         ("Versions", escape(", ".join(f"{k} {v}" for k, v in run.versions.items()))),
