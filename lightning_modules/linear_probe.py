@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float, Float64, Int
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from datamodules.clusters import Clusters
@@ -21,6 +22,8 @@ from datamodules.feature_source import SourceSpec
 from datamodules.latent_batch import LatentBatch
 from datamodules.statistics import FeatureStatistics
 from datamodules.target_spec import TargetSpec
+from lightning_modules.closed_form.registry import CLOSED_FORMS, closed_form_objective
+from lightning_modules.closed_form.solver import ClosedFormSolver
 from lightning_modules.controls.registry import Controls, control_names, plan_groups
 from lightning_modules.grid_evaluation import GridEvaluation, targets_of
 from lightning_modules.metrics.cluster_sums import mean_over_samples
@@ -43,6 +46,8 @@ class ProbeData(Protocol):
     statistics: tuple[FeatureStatistics, ...]
     fingerprint: str
     split: dict[str, Any]
+    rows: dict[str, Any]
+    """Row numbers of each split."""
 
 
 class LinearProbe(pl.LightningModule):
@@ -52,7 +57,8 @@ class LinearProbe(pl.LightningModule):
     when training starts, and from the checkpoint afterwards.
 
     Args:
-        objective: `cross_entropy`, `cosine`, or `auto`: what suits the target.
+        objective: `cross_entropy`, `cosine`, or `auto`: what suits the target; or a closed form,
+            `ridge` or `lda`, which is solved in as few passes as `memory_budget` allows.
         learning_rate: of AdamW at width 1024; scaled by sqrt(1024 / width), so that a step moves
             the outputs about as far at any width.
         weight_decay: of AdamW, decoupled.
@@ -61,6 +67,7 @@ class LinearProbe(pl.LightningModule):
         seed: of the initial weights.
         controls: `all` that the data can give, `none`, or a list out of shuffled,
             random_projection, untrained, proprioception, time.
+        memory_budget: bytes that the sums of a closed form may take.
     """
 
     scalers: nn.ModuleList
@@ -77,12 +84,13 @@ class LinearProbe(pl.LightningModule):
         min_delta: float = 1e-4,
         seed: int = 0,
         controls: Controls = "all",
+        memory_budget: int = 2 * 2**30,
     ) -> None:
         super().__init__()
-        if objective not in ("auto", *OBJECTIVES):
+        if objective not in ("auto", *OBJECTIVES, *CLOSED_FORMS):
             raise ValueError(
-                f"`objective` must be auto or one of {', '.join(OBJECTIVES)}, but got "
-                f"{objective!r}."
+                f"`objective` must be auto or one of {', '.join((*OBJECTIVES, *CLOSED_FORMS))}, "
+                f"but got {objective!r}."
             )
         for word, value in (("learning_rate", learning_rate), ("patience", patience)):
             if value <= 0:
@@ -95,6 +103,10 @@ class LinearProbe(pl.LightningModule):
         self.min_delta = min_delta
         self.seed = seed
         self.controls = control_names(controls)
+        self.memory_budget = memory_budget
+        self.automatic_optimization = objective not in CLOSED_FORMS
+        self.solver: ClosedFormSolver | None = None
+        """While a closed form is fitted."""
         self.spec: ProbeSpec | None = None
         self.left_out: dict[str, str] = {}
         """Controls that the data cannot give, and why."""
@@ -110,8 +122,9 @@ class LinearProbe(pl.LightningModule):
         """
         target = spec.target
         name = target.objective if self.objective_name == "auto" else self.objective_name
-        self.trained_for = name
-        self.objective = OBJECTIVES[name]()
+        self.trained_for = f"{name}_classes" if name == "ridge" and target.classes else name
+        closed = name in CLOSED_FORMS
+        self.objective = closed_form_objective(name, target) if closed else OBJECTIVES[name]()
         if self.objective.classifies != bool(target.classes):
             raise ValueError(
                 f"`objective` must suit the target {target.name}, but got {name!r}. "
@@ -158,9 +171,36 @@ class LinearProbe(pl.LightningModule):
         else:
             self.spec.check_data(spec)
         assert self.spec is not None
+        if stage == "fit" and self.objective_name in CLOSED_FORMS:
+            self.solver = self.closed_form_solver(data)
         self.evaluation = GridEvaluation(
             self.spec, self.objective, data.clusters, trained_for=self.trained_for
         )
+
+    def closed_form_solver(self, data: ProbeData) -> ClosedFormSolver:
+        """Plans the passes of a closed form.
+
+        Raises:
+            ValueError: if the budget, the number of epochs or that of processes does not fit.
+        """
+        solver = ClosedFormSolver(
+            CLOSED_FORMS[self.objective_name], self.objective, self.probe_groups,
+            [cast(FeatureScaler, scaler) for scaler in self.scalers],
+            rows=len(data.rows["train"]), memory_budget=self.memory_budget,
+        )  # fmt: skip
+        passes, epochs = len(solver.passes), self.trainer.max_epochs
+        if epochs is not None and 0 <= epochs < passes:
+            raise ValueError(
+                f"`max_epochs` must allow {passes} passes, but got {epochs}. Allow more, or give "
+                f"more `memory_budget` than {self.memory_budget} bytes."
+            )
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"`devices` must be 1 with objective {self.objective_name}, but got "
+                f"{self.trainer.world_size} processes. Each closed form needs the sums of all rows."
+            )
+        _log.info("%s", solver.describe())
+        return solver
 
     def spec_of(self, data: ProbeData) -> ProbeSpec:
         """What this probe would be on these data; says which controls they cannot give."""
@@ -211,8 +251,21 @@ class LinearProbe(pl.LightningModule):
         ]
         return torch.cat(said, dim=1)
 
-    def training_step(self, batch: LatentBatch, batch_idx: int) -> Float[Tensor, ""]:
-        """The sum over cells, so that no cell's gradient depends on how many there are."""
+    def on_train_epoch_start(self) -> None:
+        """Starts a pass of a closed form."""
+        if self.solver is not None:
+            self.solver.start(self.current_epoch)
+
+    def training_step(self, batch: LatentBatch, batch_idx: int) -> Float[Tensor, ""] | None:
+        """The sum over cells, so that no cell's gradient depends on how many there are.
+
+        A closed form adds the batch to its sums and has no loss yet.
+        """
+        if self.solver is not None:
+            self.solver.add(batch)
+            # There is nothing to step; but Lightning counts steps, and saves when they advance.
+            cast(LightningOptimizer, self.optimizers()).step()
+            return None
         losses = [
             self.objective.loss(said, targets_of(group.spec, batch)).mean(0)
             for group, said in zip(self.probe_groups, self.outputs(batch, best=False), strict=True)
@@ -241,15 +294,27 @@ class LinearProbe(pl.LightningModule):
 
     # ------------------------------------------------------------------ evaluating
 
+    @property
+    def solving(self) -> bool:
+        """Whether validation rows are to choose a closed form's strengths now."""
+        return self.solver is not None and self.trainer.state.fn == "fit"
+
     def on_validation_epoch_start(self) -> None:
-        """Starts counting anew."""
+        """Starts counting anew; a closed form is solved."""
         assert self.evaluation is not None
         self.evaluation.reset()
+        if self.solving:
+            assert self.solver is not None
+            self.solver.solve()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
         """Counts with the current weights while fitting, with the best ones otherwise."""
+        if self.solving:
+            assert self.solver is not None
+            self.solver.validate(batch)
+            return
         fitting = self.trainer.state.fn == "fit"
         outputs = self.outputs(batch, best=not fitting)
         assert self.evaluation is not None
@@ -261,12 +326,22 @@ class LinearProbe(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the best weights of each cell, and stops when no cell improves any more."""
+        if self.solving:
+            self._finish_pass()
+            return
         losses = self._log_means("val")
         if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
             return
         active = self.keep_best(losses)
         self.log("val/active_cells", float(active), sync_dist=True)
         if not active:
+            self.trainer.should_stop = True
+
+    def _finish_pass(self) -> None:
+        assert self.solver is not None
+        losses = self.solver.finish(self.current_epoch)
+        self.log("val/loss", losses.mean().float(), prog_bar=True)
+        if self.current_epoch + 1 >= len(self.solver.passes):
             self.trainer.should_stop = True
 
     def on_test_epoch_end(self) -> None:

@@ -110,6 +110,8 @@ class ProbeGroup(nn.Module):
     best_loss: Float64[Tensor, " c"]
     best_epoch: Int[Tensor, " c"]
     stale: Int[Tensor, " c"]
+    penalty: Float64[Tensor, " c"]
+    """The strength that a closed form has chosen on the validation split; NaN where trained."""
 
     def __init__(self, spec: GroupSpec, *, size: int, seed: int) -> None:
         super().__init__()
@@ -126,6 +128,7 @@ class ProbeGroup(nn.Module):
             "best_loss": torch.full((cells,), torch.inf, dtype=torch.float64),
             "best_epoch": torch.full((cells,), -1),
             "stale": torch.zeros(cells, dtype=torch.int64),
+            "penalty": torch.full((cells,), torch.nan, dtype=torch.float64),
         }
         for word, value in buffers.items():
             self.register_buffer(word, value)

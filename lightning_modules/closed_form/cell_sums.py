@@ -38,6 +38,10 @@ class CellSums(Protocol):
         """
         ...
 
+    def columns(self, first: int, size: int) -> "CellSums":
+        """The same with some of the targets alone."""
+        ...
+
     def ridge(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
         """(XᵀX + shift I)⁻¹ XᵀY for every shift."""
         ...

@@ -27,6 +27,13 @@ class CellGram:
     gram: Float64[Tensor, "d d"]
     cross: Float64[Tensor, "d m"]
 
+    def columns(self, first: int, size: int) -> "CellGram":
+        """The same with some of the targets alone."""
+        part = slice(first, first + size)
+        return dataclasses.replace(
+            self, mean_targets=self.mean_targets[part], cross=self.cross[:, part]
+        )
+
     def ridge(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
         """(XᵀX + shift I)⁻¹ XᵀY for every shift."""
         return path(self.gram, self.cross, shifts)

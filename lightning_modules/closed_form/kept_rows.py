@@ -31,6 +31,13 @@ class CellRows:
         """XᵀY."""
         return self.features.T @ self.targets
 
+    def columns(self, first: int, size: int) -> "CellRows":
+        """The same with some of the targets alone."""
+        part = slice(first, first + size)
+        return dataclasses.replace(
+            self, mean_targets=self.mean_targets[part], targets=self.targets[:, part]
+        )
+
     def ridge(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
         """(XᵀX + shift I)⁻¹ XᵀY for every shift."""
         return ridge_path_of_rows(self.features, self.targets, shifts)

@@ -16,8 +16,8 @@ class Pass:
 
     cells: tuple[int, ...]
     """Places in the grid."""
-    form: Form
-    """Whether the rows are kept as they are stored, or XᵀX is summed."""
+    forms: tuple[Form, ...]
+    """Of each cell: whether the rows are kept as they are stored, or XᵀX is summed."""
     bytes: int
     """What is held while the data are read."""
 
@@ -51,7 +51,7 @@ def plan_passes(
     """Divides the cells among as few passes as the budget allows, in order.
 
     Args:
-        widths: of each cell; a pass serves cells of one width.
+        widths: of each cell.
         rows: training rows.
         columns: of the targets.
         itemsize: bytes of a stored feature.
@@ -74,21 +74,19 @@ def plan_passes(
                 "an objective that is trained by gradients."
             )
         last = passes[-1] if passes else None
-        if (
-            last is not None
-            and widths[last.cells[-1]] == width
-            and last.bytes + own + work <= memory_budget
-        ):
-            passes[-1] = Pass(cells=(*last.cells, cell), form=form, bytes=last.bytes + own)
+        if last is not None and last.bytes + own + work <= memory_budget:
+            passes[-1] = Pass(
+                cells=(*last.cells, cell), forms=(*last.forms, form), bytes=last.bytes + own
+            )
         else:
-            passes.append(Pass(cells=(cell,), form=form, bytes=own))
+            passes.append(Pass(cells=(cell,), forms=(form,), bytes=own))
     return tuple(passes)
 
 
 def describe_passes(passes: Sequence[Pass]) -> str:
     """A sentence for people, said before the first pass starts."""
     cells, most = sum(len(p.cells) for p in passes), max(p.bytes for p in passes)
-    kept = sum(len(p.cells) for p in passes if p.form == "rows")
+    kept = sum(p.forms.count("rows") for p in passes)
     ways = {"the training rows of": kept, "the products of the features of": cells - kept}
     held = " and ".join(f"{way} {count} cells" for way, count in ways.items() if count)
     word = "pass" if len(passes) == 1 else "passes"

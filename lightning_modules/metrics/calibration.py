@@ -37,8 +37,8 @@ class Calibration(GridMetric):
 
     @classmethod
     def applies(cls, context: MetricContext) -> bool:
-        """To classes."""
-        return context.classifies
+        """To classes whose outputs are log-odds; those of a ridge regression are not."""
+        return context.classifies and context.trained_for != "ridge_classes"
 
     @classmethod
     def bytes_a_group(cls, context: MetricContext) -> int:

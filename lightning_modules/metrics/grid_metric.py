@@ -23,7 +23,7 @@ from datamodules.target_spec import TargetSpec
 from lightning_modules.metrics.estimate import GridEstimates
 from lightning_modules.metrics.unit_groups import MOST_GROUPS, deal_units, draw_weights
 
-CLASSIFYING = ("cross_entropy", "lda")
+CLASSIFYING = ("cross_entropy", "lda", "ridge_classes")
 """Objectives whose outputs are one number a class."""
 STATE_BYTES = 128 * 2**20
 """What one metric may keep, by having fewer groups of units."""

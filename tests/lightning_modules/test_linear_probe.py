@@ -202,7 +202,7 @@ def test_an_objective_that_does_not_suit_the_target_is_refused(planted, trainer)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "hinge"}, "one of cross_entropy, cosine, but got 'hinge'"),
+        ({"objective": "hinge"}, "one of cross_entropy, cosine, ridge, lda, but got 'hinge'"),
         ({"patience": 0}, "`patience` must be positive, but got 0"),
     ],
 )

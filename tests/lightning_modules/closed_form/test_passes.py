@@ -10,7 +10,7 @@ GRID = {"columns": 10, "itemsize": 2, "strengths": 5}
 def test_few_rows_are_kept_and_many_are_summed():
     few = plan_passes([1024], rows=2000, memory_budget=2**40, **GRID)
     many = plan_passes([1024], rows=100_000, memory_budget=2**40, **GRID)
-    assert (few[0].form, many[0].form) == ("rows", "sums")
+    assert (few[0].forms, many[0].forms) == (("rows",), ("sums",))
     assert few[0].bytes == 2000 * 1024 * 2
     assert many[0].bytes == 8 * 1024 * (1024 + 10 + 2)
 
@@ -19,10 +19,9 @@ def test_passes_are_as_few_as_the_budget_allows_and_hold_every_cell_once():
     widths = [2048] * 18 + [1024] * 180
     passes = plan_passes(widths, rows=100_000, memory_budget=2**30, **GRID)
     assert [cell for p in passes for cell in p.cells] == list(range(198))
-    assert all(len({widths[cell] for cell in p.cells}) == 1 for p in passes)
     assert max(p.bytes for p in passes) <= 2**30
     assert len(passes) == 3
-    assert passes[1].bytes > 0.9 * 2**30
+    assert min(p.bytes for p in passes[:-1]) > 0.9 * 2**30
     assert describe_passes(passes).startswith("3 passes over the training data for 198 cells: ")
 
 
