@@ -14,6 +14,8 @@ Tables = Mapping[str, Sequence[Row]]
 CONTROL = "state and time"
 MOST_LINES = 4
 LEVEL = 0.05
+SMALLEST_RISE = 0.05
+"""Of the language loss; less may be measurable, but says little."""
 GREEN, RED = "#2f855a", "#c53030"
 
 CAPTIONS: dict[str, str] = {
@@ -21,8 +23,8 @@ CAPTIONS: dict[str, str] = {
     "embedding) by rollout step. Bands: 95 % by drawing episodes. Orange: the same probe on the "
     "robot's state and the clock alone; dotted: a reading that knows nothing. Rings: changed since "
     "the episode's first step, corrected over all cells and steps.",
-    "loss_heatmap": "Language loss of every layer at every step; crosses: risen since the first "
-    "step (p < 0.05, corrected over all cells and steps).",
+    "loss_heatmap": "Language loss of every layer at every step; crosses: risen by 0.05 or more "
+    "since the first step (p < 0.05, corrected over all cells and steps).",
     "drift": "Cosine similarity of the latents to those at the episode's first step, with 95 % "
     "bands. Orange: the robot's state and the clock.",
     "separability": "Variance between instructions over variance within one, each by its degrees "
@@ -161,7 +163,11 @@ def _heatmap(tables: Tables) -> Figure:
         r for r in tables["trajectories"]
         if r["quantity"] == "language_loss" and r["group"] == "all" and r["expert"] != CONTROL
     ]  # fmt: skip
-    risen = {_place(r) for r in tables["fading"] if r["p_adjusted"] < LEVEL and r["change"] > 0}
+    risen = {
+        _place(r)
+        for r in tables["fading"]
+        if r["p_adjusted"] < LEVEL and r["change"] >= SMALLEST_RISE
+    }
     return draw_step_heatmaps(rows, risen, title="Language loss", label="1 - cosine")
 
 

@@ -7,6 +7,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_modules.figures.style import BLUE, GREY, ORANGE, SETTINGS
 
@@ -58,6 +59,7 @@ def draw_panels(panels: Sequence[Panel], *, x_label: str, y_label: str, title: s
             axes.remove()
         for axes in grid[-1]:
             axes.set_xlabel(x_label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in grid[:, 0]:
             axes.set_ylabel(y_label)
         figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")

@@ -6,6 +6,7 @@ from typing import Any
 from lightning_modules.figures.language_figures import (
     CONTROL,
     LEVEL,
+    SMALLEST_RISE,
     Row,
     Tables,
     best_place,
@@ -70,28 +71,39 @@ def _best_reading(tables: Tables, expert: str) -> str:
 
 def fading_words(tables: Tables) -> list[str]:
     """Where the language loss rises after the first step."""
+    tested = f"corrected over {len(tables['fading'])} places"
     found = [row for row in tables["fading"] if row["p_adjusted"] < LEVEL]
-    risen = [row for row in found if row["change"] > 0]
-    if not risen:
-        lines = [
-            "No fading was found: in no cell and at no step does the language loss rise since the "
-            f"episode's first step by more than chance allows ({len(tables['fading'])} places "
-            "tested together)."
-        ]
-    else:
+    risen = [row for row in found if row["change"] >= SMALLEST_RISE]
+    if risen:
         worst = max(risen, key=lambda row: row["change"])
         first = min(row["step"] for row in risen)
-        cells = {(row["expert"], row["layer"], row["flow_time"]) for row in risen}
+        ends = f"[{worst['low']:+.2f}, {worst['high']:+.2f}]"
         lines = [
-            f"Language fades in {len(cells)} cells, first at step {first}: there the loss has "
-            f"risen since the first step (corrected over {len(tables['fading'])} places). The "
-            f"largest rise is {worst['change']:+.2f} "
-            f"[{worst['low']:+.2f}, {worst['high']:+.2f}] at {place_words(worst)}, step {worst['step']}."
+            f"Language fades in {len(_cells(risen))} cells, first at step {first}: there the loss "
+            f"has risen by {SMALLEST_RISE} or more since the episode's first step ({tested}). The "
+            f"largest rise is {worst['change']:+.2f} {ends} at {place_words(worst)}, step "
+            f"{worst['step']}."
         ]
-    fallen = {(r["expert"], r["layer"], r["flow_time"]) for r in found if r["change"] < 0}
+    else:
+        lines = [
+            "No fading was found: in no cell and at no step does the language loss rise by "
+            f"{SMALLEST_RISE} or more, and by more than chance allows, since the episode's first "
+            f"step ({tested})."
+        ]
+    little = _cells([row for row in found if 0 < row["change"] < SMALLEST_RISE]) - _cells(risen)
+    if little:
+        lines.append(
+            f"In {len(little)} more cells it rises by less than {SMALLEST_RISE}: measurably, but "
+            "hardly of importance."
+        )
+    fallen = _cells([row for row in found if row["change"] < 0])
     if fallen:
         lines.append(f"In {len(fallen)} cells the loss falls after the first step.")
     return lines
+
+
+def _cells(rows: Sequence[Row]) -> set[tuple[Any, ...]]:
+    return {(row["expert"], row["layer"], row["flow_time"]) for row in rows}
 
 
 def success_words(facts: Facts, tables: Tables) -> list[str]:
