@@ -65,7 +65,7 @@ class LatentDataModule(pl.LightningDataModule):
     """Streams cells, targets and metadata of the chosen samples; split by episode by default.
 
     Args:
-        path: folder of the data set.
+        path: folder of the data set, or its address such as s3://bucket/data.
         expert: `vlm`, `action`, or `text_only`, which means (vlm, region text).
         site: what is read in a block: hidden_states, post_attn_embedding, ...
         region: whose tokens; by default text for vlm and action for action.
@@ -298,9 +298,9 @@ class LatentDataModule(pl.LightningDataModule):
 
     # ------------------------------------------------------------------ batches
 
-    def _loader(self, split: str) -> PlanLoader:
+    def _loader(self, split: str, *, evaluating: bool = False) -> PlanLoader:
         self.setup()
-        training = split == "train"
+        training = split == "train" and not evaluating
         return PlanLoader(
             ReadPlan(self.rows[split], seed=self._split["seed"], shuffle=training),
             self.reader,
@@ -347,6 +347,15 @@ class LatentDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> PlanLoader:
         """Test batches in the order of the index."""
         return self._loader("test")
+
+    def code_dataloader(self) -> PlanLoader:
+        """Training batches in the order of the index, each once: what an online code sends."""
+        return self._loader("train", evaluating=True)
+
+    @property
+    def training_clusters(self) -> Int64[np.ndarray, "_"]:
+        """The episodes that have training samples."""
+        return np.unique(self.reader.columns.cluster[self.rows["train"]])
 
     def predict_dataloader(self) -> PlanLoader:
         """All selected samples in the order of the index."""

@@ -6,12 +6,14 @@ Letters: b batch, c cells, k classes or dimensions, n clusters.
 from collections.abc import Sequence
 from typing import cast
 
-from jaxtyping import Float, Shaped
+import numpy as np
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from datamodules.clusters import Clusters
 from datamodules.latent_batch import LatentBatch
+from lightning_modules.controls.online import OnlineCodeSums, rows_of_prefix
 from lightning_modules.metrics.cluster_sums import ClusterSums
 from lightning_modules.metrics.grid_confusion import GridConfusion
 from lightning_modules.metrics.grid_metric import GridMetric, MetricBatch, MetricContext
@@ -63,7 +65,13 @@ class GridEvaluation(nn.Module):
     """The evaluations of all groups, and of the predictors that never look at the latents."""
 
     def __init__(
-        self, spec: ProbeSpec, objective: Objective, clusters: Clusters, *, trained_for: str = ""
+        self,
+        spec: ProbeSpec,
+        objective: Objective,
+        clusters: Clusters,
+        *,
+        blocks: Int64[np.ndarray, " n"],
+        trained_for: str = "",
     ) -> None:
         """Prepares counting.
 
@@ -71,6 +79,7 @@ class GridEvaluation(nn.Module):
             spec: the grid.
             objective: gives losses and scores.
             clusters: the episodes.
+            blocks: the block of the online code that each of them belongs to, or -1.
             trained_for: the objective's name; the target's own where it is empty.
         """
         super().__init__()
@@ -86,6 +95,7 @@ class GridEvaluation(nn.Module):
         )
         self.trivial = ClusterSums(1, len(clusters))
         self.control_trivial = ClusterSums(1, len(clusters))
+        self.code = OnlineCodeSums(len(spec.cells), blocks)
 
     def of(self, place: int) -> GroupEvaluation:
         """The evaluation of one group."""
@@ -116,6 +126,16 @@ class GridEvaluation(nn.Module):
         pairs = ((self.trivial, batch.targets), (self.control_trivial, batch.control_targets))
         for metric, targets in pairs:
             metric.update(self.objective.scores(blind, targets), batch.clusters)
+
+    def training_loss(
+        self, group: GroupSpec, outputs: Float[Tensor, "b c k"], batch: LatentBatch
+    ) -> Float[Tensor, " c"]:
+        """The mean loss of each cell of a group over the samples that it may train on."""
+        loss = self.objective.loss(outputs, targets_of(group, batch))
+        if not group.prefix:
+            return loss.mean(0)
+        used = rows_of_prefix(group.prefix, self.code.block, batch.clusters)
+        return loss[used].sum(0) / used.sum().clamp(min=1)
 
     def reset(self) -> None:
         """Forgets everything, for the next pass."""

@@ -24,8 +24,9 @@ from datamodules.statistics import FeatureStatistics
 from datamodules.target_spec import TargetSpec
 from lightning_modules.closed_form.registry import CLOSED_FORMS, closed_form_objective
 from lightning_modules.closed_form.solver import ClosedFormSolver
-from lightning_modules.controls.registry import Controls, control_names, plan_groups
-from lightning_modules.grid_evaluation import GridEvaluation, targets_of
+from lightning_modules.controls.online import blocks_of_clusters
+from lightning_modules.controls.registry import Controls, Grid, control_names, plan_groups
+from lightning_modules.grid_evaluation import GridEvaluation
 from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.objectives.registry import OBJECTIVES
 from lightning_modules.probe_group import FeatureScaler, ProbeGroup
@@ -48,6 +49,8 @@ class ProbeData(Protocol):
     split: dict[str, Any]
     rows: dict[str, Any]
     """Row numbers of each split."""
+    training_clusters: Any
+    """Numbers of the episodes that have training samples."""
 
 
 class LinearProbe(pl.LightningModule):
@@ -66,7 +69,7 @@ class LinearProbe(pl.LightningModule):
         min_delta: what counts as better, in units of the loss.
         seed: of the initial weights.
         controls: `all` that the data can give, `none`, or a list out of shuffled,
-            random_projection, untrained, proprioception, time.
+            random_projection, untrained, proprioception, time, mdl.
         memory_budget: bytes that the sums of a closed form may take.
     """
 
@@ -174,8 +177,9 @@ class LinearProbe(pl.LightningModule):
         if stage == "fit" and self.objective_name in CLOSED_FORMS:
             self.solver = self.closed_form_solver(data)
         self.evaluation = GridEvaluation(
-            self.spec, self.objective, data.clusters, trained_for=self.trained_for
-        )
+            self.spec, self.objective, data.clusters, blocks=self.blocks,
+            trained_for=self.trained_for,
+        )  # fmt: skip
 
     def closed_form_solver(self, data: ProbeData) -> ClosedFormSolver:
         """Plans the passes of a closed form.
@@ -204,7 +208,14 @@ class LinearProbe(pl.LightningModule):
 
     def spec_of(self, data: ProbeData) -> ProbeSpec:
         """What this probe would be on these data; says which controls they cannot give."""
-        groups, self.left_out = plan_groups(data.sources, self.controls)
+        self.blocks = blocks_of_clusters(data.clusters, data.training_clusters, seed=self.seed)
+        name = self.objective_name
+        grid = Grid(
+            sources=data.sources,
+            objective=data.target_spec.objective if name == "auto" else name,
+            blocks=int(self.blocks.max()) + 1,
+        )
+        groups, self.left_out = plan_groups(grid, self.controls)
         for name, why in self.left_out.items():
             _log.info("control %s is left out: %s", name, why)
         return ProbeSpec(
@@ -236,10 +247,14 @@ class LinearProbe(pl.LightningModule):
 
     # ------------------------------------------------------------------ computing
 
+    def normal(self, batch: LatentBatch) -> dict[int, Float[Tensor, "b _c _d"]]:
+        """Normalised features of the sources that are read."""
+        wanted = {group.spec.source for group in self.probe_groups}
+        return {i: self.scalers[i](batch.features[i]) for i in wanted}
+
     def outputs(self, batch: LatentBatch, *, best: bool) -> list[Float[Tensor, "b _c k"]]:
         """What each group's cells say, by their best maps or by those in training."""
-        wanted = {group.spec.source for group in self.probe_groups}
-        normal = {i: self.scalers[i](batch.features[i]) for i in wanted}
+        normal = self.normal(batch)
         return [group(normal[group.spec.source], best=best) for group in self.probe_groups]
 
     def forward(self, features: Sequence[Float[Tensor, "b _c _d"]]) -> Float[Tensor, "b c k"]:
@@ -266,8 +281,9 @@ class LinearProbe(pl.LightningModule):
             # There is nothing to step; but Lightning counts steps, and saves when they advance.
             cast(LightningOptimizer, self.optimizers()).step()
             return None
+        assert self.evaluation is not None
         losses = [
-            self.objective.loss(said, targets_of(group.spec, batch)).mean(0)
+            self.evaluation.training_loss(group.spec, said, batch)
             for group, said in zip(self.probe_groups, self.outputs(batch, best=False), strict=True)
         ]
         asked = [
@@ -298,6 +314,18 @@ class LinearProbe(pl.LightningModule):
     def solving(self) -> bool:
         """Whether validation rows are to choose a closed form's strengths now."""
         return self.solver is not None and self.trainer.state.fn == "fit"
+
+    def send_code(self) -> None:
+        """Sends the training rows by the probes on prefixes, with the best weights."""
+        assert self.evaluation is not None
+        senders = [group for group in self.probe_groups if group.spec.prefix]
+        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009 - untyped there
+        # Other data than those of the training have other blocks.
+        if not senders or data.fingerprint != cast(ProbeSpec, self.spec).fingerprint:
+            return
+        for batch in data.code_dataloader():
+            here = self.transfer_batch_to_device(batch, self.device, 0)
+            self.evaluation.code.update(senders, self.normal(here), self.objective, here)
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting anew; a closed form is solved."""
@@ -330,6 +358,8 @@ class LinearProbe(pl.LightningModule):
             self._finish_pass()
             return
         losses = self._log_means("val")
+        if self.trainer.state.fn != "fit":
+            self.send_code()
         if self.trainer.state.fn != "fit" or self.trainer.sanity_checking:
             return
         active = self.keep_best(losses)
@@ -347,6 +377,7 @@ class LinearProbe(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Logs the means over the cells."""
         self._log_means("test")
+        self.send_code()
 
     def keep_best(self, losses: list[Float64[Tensor, " _c"]]) -> int:
         """Takes the current weights where they are better; returns how many cells still train."""

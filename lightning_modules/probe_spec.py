@@ -29,6 +29,11 @@ class ProbeSpec:
         """The cells that are asked about, over all fields."""
         return tuple(cell for group in self.groups if group.is_main for cell in group.cells)
 
+    @property
+    def prefixes(self) -> bool:
+        """Whether there are probes on prefixes of the training units: an online code."""
+        return any(group.prefix for group in self.groups)
+
     def to_json(self) -> dict[str, Any]:
         """Plain types, which `torch.load(weights_only=True)` reads."""
         return {

@@ -33,6 +33,24 @@ class ControlResult:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeLength:
+    """How short an online code of the training labels becomes with a cell's latents.
+
+    Source: Voita & Titov (2020), Information-Theoretic Probing with Minimum Description Length.
+    """
+
+    bits: float
+    uniform: float
+    """Bits of the uniform code, which needs no latents."""
+    samples: int
+
+    @property
+    def compression(self) -> float:
+        """How many times shorter than the uniform code; 1 or less means that nothing was read."""
+        return self.uniform / self.bits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CellResult:
     """One probe on one split."""
 
@@ -54,6 +72,8 @@ class CellResult:
     """By the control's name."""
     metrics: dict[str, Estimate] = dataclasses.field(default_factory=dict)
     """Further metrics by name."""
+    code: CodeLength | None = None
+    """None where no online code was trained."""
 
     @property
     def selectivity(self) -> Estimate | None:
@@ -128,6 +148,7 @@ def _cell_result(entry: Mapping[str, Any]) -> CellResult:
     values |= {word: _interval(entry[word]) for word in ("interval", "gain")}
     controls, metrics = entry.get("controls", {}), entry.get("metrics", {})
     values["controls"] = {name: ControlResult.from_json(c) for name, c in controls.items()}
+    values["code"] = CodeLength(**entry["code"]) if entry.get("code") else None
     values["metrics"] = {name: Estimate.from_json(e) for name, e in metrics.items()}
     return CellResult(**values)
 

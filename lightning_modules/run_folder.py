@@ -73,6 +73,8 @@ def _control_columns(cell: CellResult) -> dict[str, float]:
         found = cell.selectivity
         ends = {"": found.value, "_low": found.low, "_high": found.high}
         columns |= {f"selectivity{end}": value for end, value in ends.items()}
+    if cell.code is not None:
+        columns |= {"code_bits": cell.code.bits, "code_compression": cell.code.compression}
     for name, control in cell.controls.items():
         columns[f"{name}_score"] = control.score.value
         columns[f"{name}_margin_low"] = control.margin.low
@@ -150,6 +152,8 @@ class RunFolder(pl.Callback):
         assert pl_module.spec is not None
         several = sum(group.is_main for group in pl_module.spec.groups) > 1
         for number, group in enumerate(pl_module.spec.groups):
+            if group.prefix:
+                continue
             part = pl_module.evaluation.of(number)
             for word, metric in (("loss", part.loss), (pl_module.objective.score, part.score)):
                 means = mean_over_samples(*metric.compute()).tolist()

@@ -19,7 +19,7 @@ from lightning_modules.metrics.estimate import Estimate
 from lightning_modules.metrics.grid_confusion import balanced_accuracy
 from lightning_modules.metrics.grid_metric import GridMetric, estimate_all
 from lightning_modules.probe_spec import ProbeSpec
-from lightning_modules.results import CellResult, ControlResult, Interval, ProbeResults
+from lightning_modules.results import CellResult, CodeLength, ControlResult, Interval, ProbeResults
 
 
 def _pairs(intervals: np.ndarray) -> list[Interval]:
@@ -74,7 +74,7 @@ def control_results(
     }
     place_of = {cell.name: place for place, cell in enumerate(spec.cells)}
     for number, group in enumerate(spec.groups):
-        if group.is_main:
+        if group.is_main or group.prefix:
             continue
         own = UnitSums(*regroup(evaluation.of(number).score, units))
         beside = [place_of.get(cell.name) for cell in group.cells]
@@ -128,6 +128,16 @@ def _confusion(
     return balanced_accuracy(whole).tolist(), tuple(map(tuple, whole[chosen].tolist()))
 
 
+def _codes(spec: ProbeSpec, evaluation: GridEvaluation) -> list[CodeLength | None]:
+    code = evaluation.code.code(spec.target.size) if spec.prefixes else None
+    if code is None:
+        return [None] * len(spec.cells)
+    return [
+        CodeLength(bits=float(bits), uniform=code.uniform, samples=code.samples)
+        for bits in code.bits
+    ]
+
+
 def summarise(
     spec: ProbeSpec,
     evaluation: GridEvaluation,
@@ -157,6 +167,7 @@ def summarise(
     controls, by_task = control_results(spec, evaluation, units, asked), _by_task(parts, clusters)
     metrics, chosen = _metrics(parts), int(best_loss.argmin())
     balanced, confusion = _confusion(parts, chosen)
+    codes = _codes(spec, evaluation)
     objective, target = evaluation.objective, spec.target
     cells = tuple(
         CellResult(
@@ -164,6 +175,7 @@ def summarise(
             gain=(gains[i].low, gains[i].high), loss=float(losses[i]),
             balanced_accuracy=balanced[i], by_task=by_task[i], best_epoch=int(best_epoch[i]),
             validation_loss=float(best_loss[i]), controls=controls[i], metrics=metrics[i],
+            code=codes[i],
         )
         for i, cell in enumerate(spec.cells)
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The controls by name, and the groups of probes that each one adds to a grid."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -7,6 +8,19 @@ from datamodules.feature_source import MAIN, SourceSpec
 from lightning_modules.probe_group import GroupSpec
 
 Sources = Sequence[SourceSpec]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What decides which groups a control adds."""
+
+    sources: Sources
+    objective: str
+    """By name; only what gives probabilities of classes can be sent as a code."""
+    blocks: int
+    """Blocks of training units that an online code sends; 0 with fewer than two units."""
+
+
 Controls = Literal["all", "none"] | list[str]
 MOST_PROJECTED = 64
 """Dimensions that are left after a random projection, at most."""
@@ -26,44 +40,57 @@ def main_groups(sources: Sources) -> list[GroupSpec]:
     return groups_on(sources, source_kind=MAIN, kind=MAIN)
 
 
-def shuffled(sources: Sources) -> list[GroupSpec]:
+def shuffled(grid: Grid) -> list[GroupSpec]:
     """The same cells on the control task, where episodes have exchanged their targets."""
     return [
         GroupSpec(
             kind="shuffled", source=group.source, cells=group.cells, width=group.width,
             exchanged=True,
         )
-        for group in main_groups(sources)
+        for group in main_groups(grid.sources)
     ]  # fmt: skip
 
 
-def random_projection(sources: Sources) -> list[GroupSpec]:
+def random_projection(grid: Grid) -> list[GroupSpec]:
     """The same cells through a fixed random projection to few dimensions."""
     return [
         GroupSpec(
             kind="random_projection", source=group.source, cells=group.cells,
             width=MOST_PROJECTED, projected_from=group.width,
         )
-        for group in main_groups(sources)
+        for group in main_groups(grid.sources)
         if group.width > MOST_PROJECTED
     ]  # fmt: skip
 
 
-def _reads(kind: str) -> Callable[[Sources], list[GroupSpec]]:
-    return lambda sources: groups_on(sources, source_kind=kind, kind=kind)
+def mdl(grid: Grid) -> list[GroupSpec]:
+    """The same cells trained on growing prefixes of the training units: an online code."""
+    if grid.objective != "cross_entropy":
+        return []
+    return [
+        dataclasses.replace(group, kind="mdl", prefix=prefix)
+        for prefix in range(1, grid.blocks)
+        for group in main_groups(grid.sources)
+    ]
 
 
-CONTROLS: dict[str, Callable[[Sources], list[GroupSpec]]] = {
+def _reads(kind: str) -> Callable[[Grid], list[GroupSpec]]:
+    return lambda grid: groups_on(grid.sources, source_kind=kind, kind=kind)
+
+
+CONTROLS: dict[str, Callable[[Grid], list[GroupSpec]]] = {
     "shuffled": shuffled,
     "random_projection": random_projection,
     "untrained": _reads("untrained"),
     "proprioception": _reads("proprioception"),
     "time": _reads("time"),
+    "mdl": mdl,
 }
 WHY_ABSENT: dict[str, str] = {
     "random_projection": f"no field is wider than {MOST_PROJECTED}",
     "untrained": "`--data.control_data` names no data set of an untrained policy",
     "proprioception": "not every sample has a robot state",
+    "mdl": "an online code needs classes, cross-entropy and two units",
 }
 """What is said of a control that the data cannot give."""
 
@@ -85,13 +112,11 @@ def control_names(controls: Controls) -> tuple[str, ...]:
     return tuple(controls)
 
 
-def plan_groups(
-    sources: Sources, names: Sequence[str]
-) -> tuple[tuple[GroupSpec, ...], dict[str, str]]:
+def plan_groups(grid: Grid, names: Sequence[str]) -> tuple[tuple[GroupSpec, ...], dict[str, str]]:
     """The groups of a grid with these controls, and which controls are left out and why."""
-    groups, left_out = main_groups(sources), {}
+    groups, left_out = main_groups(grid.sources), {}
     for name in names:
-        found = CONTROLS[name](sources)
+        found = CONTROLS[name](grid)
         groups += found
         if not found:
             left_out[name] = WHY_ABSENT[name]

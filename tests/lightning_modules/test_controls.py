@@ -104,7 +104,7 @@ def test_controls_change_no_bit_of_what_is_asked_about(planted, trainer):
         for controls in ("all", "none")
     )
     assert torch.equal(with_.probe_groups[0].weight, without.probe_groups[0].weight)
-    assert len(with_.probe_groups) == 4
+    assert len(with_.probe_groups) == 9
     assert len(without.probe_groups) == 1
 
 
