@@ -43,10 +43,59 @@ def test_order_is_a_pure_function_of_seed_and_epoch():
 PINNED = [6, 0, 7, 3, 4, 2, 1, 5]
 
 
-def test_neighbours_in_the_order_are_as_rare_as_by_chance():
-    order = ReadPlan(np.arange(20_000), seed=0).order(0)
-    together = (np.diff(order // 20) == 0).mean()
-    assert together < 3 * 19 / 20_000
+LENGTH = 20
+"""Samples an episode in the shuffles that are compared."""
+
+
+def excess(order, distance):
+    """How many standard deviations more pairs of one episode stand so far apart than by chance.
+
+    In a random order, each of the n - d pairs is of one episode with probability
+    (LENGTH - 1) / (n - 1), nearly independently: their number is close to Poisson's.
+    """
+    episode = order // LENGTH
+    pairs = len(order) - distance
+    expected = pairs * (LENGTH - 1) / (len(order) - 1)
+    return ((episode[distance:] == episode[:-distance]).sum() - expected) / expected**0.5
+
+
+def buffered(rows, size, random):
+    """What a shuffle buffer of this size makes of a stream, as streaming loaders have one."""
+    buffer, order = list(rows[:size]), []
+    for row in rows[size:]:
+        place = random.integers(size)
+        order.append(buffer[place])
+        buffer[place] = row
+    random.shuffle(buffer)
+    return np.asarray(order + buffer)
+
+
+def shards_shuffled(rows, size, random):
+    """Shards in random order, and the samples of each shuffled, but never those of two."""
+    shards = rows.reshape(-1, size)[random.permutation(len(rows) // size)]
+    return np.concatenate([random.permutation(shard) for shard in shards])
+
+
+DISTANCES = (1, 2, 3, 5, 10, 30, 100)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), list(itertools.product(range(3), range(3))))
+def test_samples_of_one_episode_are_neighbours_no_more_often_than_by_chance(seed, epoch):
+    order = ReadPlan(np.arange(40_000), seed=seed).order(epoch)
+    # 63 such numbers are drawn in all; by chance alone one of 30,000 runs has one beyond 5.
+    assert max(abs(excess(order, distance)) for distance in DISTANCES) < 5
+    # Nor does anything drift: early and late samples are alike in both halves of an epoch.
+    halves = np.split(order, 2)
+    error = 40_000 / 12**0.5 / len(halves[0]) ** 0.5
+    assert abs(halves[0].mean() - halves[1].mean()) < 5 * 2 * error
+
+
+@pytest.mark.parametrize("shuffle", [buffered, shards_shuffled])
+@pytest.mark.parametrize("size", [100, 1000, 5000])
+def test_that_measure_finds_poor_shuffles(shuffle, size):
+    order = shuffle(np.arange(40_000), size, np.random.default_rng(0))
+    np.testing.assert_array_equal(np.sort(order), np.arange(40_000))
+    assert max(excess(order, distance) for distance in DISTANCES) > 10
 
 
 @settings(max_examples=60, deadline=None)
@@ -109,6 +158,25 @@ def test_workers_in_turn_give_the_order_of_one_worker():
     turns = [iter(plan.batches(0, 4, worker=worker, num_workers=3)) for worker in range(3)]
     for step, rows in enumerate(single):
         np.testing.assert_array_equal(next(turns[step % 3]), rows)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("start", [0, 5, 30])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_the_number_of_steps_is_known_beforehand(world_size, start, drop_last):
+    plan = ReadPlan(np.arange(31), seed=2)
+    share = {"world_size": world_size, "drop_last": drop_last, "start": start}
+    for rank in range(world_size):
+        read = list(plan.batches(0, 4, rank=rank, **share))
+        assert plan.steps(4, rank=rank, **share) == len(read)
+
+
+def test_a_spare_row_is_another_one_each_epoch_and_attempt():
+    plan = ReadPlan(np.arange(100, 1100), seed=0)
+    spares = [plan.spare(105, epoch, attempt) for epoch in range(3) for attempt in range(3)]
+    assert len(set(spares)) > 6
+    assert set(spares) <= set(plan.rows.tolist())
+    assert spares[0] == ReadPlan(plan.rows, seed=0).spare(105, 0)
 
 
 def test_impossible_plans_are_refused():
