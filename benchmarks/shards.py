@@ -1,284 +1,175 @@
-"""Reading one layer and writing whole episodes, against webdataset and tarfile.
+"""Reading and writing shards, against other formats and plain reads of the same content.
 
-Run as `python -m benchmarks.shards [--out FILE]`. The workload is one field of 18 layers, about
-0.6 MB a sample, in float32 and in bfloat16; the page cache is warm.
+Run as `python -m benchmarks.shards [--only PART ...] [--out FILE]`. The workload is one field of 18
+layers, about 0.6 MB a sample, in float32 and in bfloat16. The parts, each described in its file in
+`benchmarks/shards_suite`:
 
-- read: `dataset.read` of one layer, against `webdataset` decoding the same member and taking it
-- batches: the training batches of `LatentDataModule`, against `webdataset` making such batches
-- write: `EpisodeWriter` (digests, manifest and index included), against `tarfile` copying the
-  same members, with fsync on both sides
-- write, memory: the same, against `tarfile` that reads nothing: members that lie in memory
+- read, batches (`whole_tars`): against webdataset; batches with 0 to 4 workers
+- formats: webdataset, LitData, HDF5 and pickles of the same content
+- cold: with an empty page cache, against `dd` and plain reads
+- remote (`over_s3`): over S3, against webdataset with fsspec
+- write (`writing`): against `tarfile`
 """
 
 import argparse
-import importlib
+import contextlib
+import functools
 import importlib.metadata
-import io
+import importlib.util
 import json
 import os
 import platform
 import shutil
-import statistics
-import tarfile
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
-import safetensors.torch
 import torch
-import webdataset as wds
 
-from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec, ShardLimits, open_dataset
+from benchmarks.interleaved import interleave, show
+from benchmarks.shards_suite import cold, formats, over_s3, whole_tars, writing
+from benchmarks.shards_suite.content import BATCH, LAYER_BYTES, LAYERS, dataset_info, write_ours
 
-FIELD = "vlm.hidden_states.text.mean"
-LAYERS = 18
-LAYER_BYTES = 32 * 1024
-EPISODE_SAMPLES = 40
-TASKS = 5
-BATCH = 128
-MEMBER = "latents.safetensors"
-LIBRARIES = ("numpy", "pyarrow", "safetensors", "torch", "webdataset")
-WANTED = {"read": 30.0, "batches": 15.0, "write": 0.7, "write, memory": None}
-"""Ratios, ours to theirs, that are asked for; the last is for comparison only."""
+LIBRARIES = ("numpy", "pyarrow", "safetensors", "torch", "webdataset", "h5py", "litdata", "s3fs")
+DTYPES = ("float32", "bfloat16")
+WANTED = {"read": 30.0, "batches, 0 workers": 15.0, "write": 0.7, "one layer, cold": 0.8}
+"""Ratios of ours to the first other side that are asked for."""
+WORKERS = (0, 1, 2, 4)
+REMOTE_SAMPLES = 200
+Measure = Callable[[Path, str, argparse.Namespace], dict[str, Any]]
 
 
 def main() -> None:
-    """Measures all and prints a table."""
+    """Measures all parts, or some."""
     parser = argparse.ArgumentParser(description="Reading and writing, timed.")
     parser.add_argument("--samples", type=int, default=1200, help="of each dtype")
-    parser.add_argument("--rounds", type=int, default=7, help="of A and B in turn")
+    parser.add_argument("--rounds", type=int, default=7, help="of all sides in turn")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--folder", type=Path, help="where to write; a temporary one by default")
     parser.add_argument("--out", type=Path, help="write the result there as JSON")
     arguments = parser.parse_args()
     # webdataset leaves closing its files to the garbage collector.
     warnings.filterwarnings("ignore", category=ResourceWarning)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        result = measure(Path(folder), samples=arguments.samples, rounds=arguments.rounds)
-    print_result(result)
+        result = measure(Path(folder), arguments)
+    print(f"versions {result['versions']}, machine {result['machine']}")
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
-def measure(folder: Path, *, samples: int, rounds: int) -> dict[str, Any]:
-    """Runs every comparison on both dtypes."""
+def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Runs the parts on each dtype; prints each as soon as it is there."""
     measurements: dict[str, Any] = {}
-    for dtype in ("float32", "bfloat16"):
+    for dtype in arguments.dtypes:
         path = folder / dtype
-        info = dataset_info(dtype)
-        write_ours(path, info, samples)
-        pairs: dict[str, tuple[Callable[[], float], Callable[[], float]]] = {
-            "read": (lambda p=path: read_ours(p), lambda p=path, d=dtype: read_theirs(p, d)),
-        }
-        batches = batches_ours(path)
-        if batches is not None:
-            pairs["batches"] = (batches, lambda p=path, d=dtype: batches_theirs(p, d))
-        pairs["write"] = (
-            lambda f=folder, i=info: timed_write(f / "ours", lambda p: write_ours(p, i, samples)),
-            lambda f=folder, s=path: timed_write(f / "theirs", lambda p: write_theirs(p, s)),
-        )
-        pairs["write, memory"] = (
-            pairs["write"][0],
-            lambda f=folder, s=path: timed_write(
-                f / "theirs", lambda p: write_memory(p, s, samples)
-            ),
-        )
-        for name, (ours, theirs) in pairs.items():
-            compared = compare(ours, theirs, rounds)
-            measurements[f"{name} {dtype}"] = {**compared, "wanted": WANTED[name]}
+        write_ours(path, dataset_info(dtype), arguments.samples)
+        for part in arguments.only:
+            for name, found in PARTS[part](path, dtype, arguments).items():
+                measurements[f"{name}, {dtype}"] = found | {"wanted": WANTED.get(name)}
         shutil.rmtree(path)
     return {
         "benchmark": "shards",
-        "workload": f"{samples} samples of {LAYERS} layers x {LAYER_BYTES} bytes, warm cache, "
-        f"batches of {BATCH}, no worker processes",
-        "rounds": rounds,
+        "workload": f"{arguments.samples} samples of {LAYERS} layers x {LAYER_BYTES} bytes, "
+        f"batches of {BATCH}",
+        "rounds": arguments.rounds,
         "measurements": measurements,
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in LIBRARIES},
+            **{name: version(name) for name in LIBRARIES},
         },
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine()},
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": platform.machine(),
+            "batches end in": "pinned memory" if torch.cuda.is_available() else "plain memory",
+        },
     }
 
 
-def compare(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> dict[str, Any]:
-    """Measures A B A B after one untimed round; each side returns its rate."""
-    rates: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for round_number in range(rounds + 1):
-        for name, side in (("ours", ours), ("theirs", theirs)):
-            rate = side()
-            if round_number:
-                rates[name].append(rate)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    return {
-        **{
-            name: {"median": medians[name], "min": min(found), "max": max(found)}
-            for name, found in rates.items()
-        },
-        "unit": "samples/s",
-        "ratio": medians["ours"] / medians["theirs"],
-    }
+def version(library: str) -> str:
+    """Of an installed library."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(library)
+    return "not installed"
 
 
-# ---------------------------------------------------------------------------- reading
+def timed(
+    name: str,
+    dtype: str,
+    sides: dict[str, Callable[[], float]],
+    rounds: int,
+    *,
+    unit: str = "samples/s",
+) -> dict[str, Any]:
+    """Runs, and prints."""
+    found = interleave(sides, rounds, unit=unit)
+    show(f"{name}, {dtype}", found)
+    return found
 
 
-def read_ours(path: Path) -> float:
-    """One layer of all samples, a different one each time."""
-    dataset = open_dataset(path)
-    begin = time.perf_counter()
-    for layer in range(LAYERS):
-        assert len(dataset.read(FIELD, layers=[layer])) == len(dataset)
-    return LAYERS * len(dataset) / (time.perf_counter() - begin)
+def read(path: Path, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """`dataset.read`."""
+    sides = whole_tars.read_sides(path, dtype)
+    return {"read": timed("read", dtype, sides, arguments.rounds)}
 
 
-def read_theirs(path: Path, dtype: str) -> float:
-    """The same member decoded from the stream of the tars."""
-    begin = time.perf_counter()
-    count = sum(1 for _ in stream_theirs(path, dtype))
-    return count / (time.perf_counter() - begin)
+def batches(path: Path, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The data module."""
+    found = {}
+    for workers in WORKERS:
+        name = f"batches, {workers} workers"
+        sides = whole_tars.batch_sides(path, dtype, workers)
+        found[name] = timed(name, dtype, sides, arguments.rounds)
+    return found
 
 
-def stream_theirs(path: Path, dtype: str) -> Iterator[Any]:
-    """Layer 5 of each sample through webdataset's own pipeline."""
-    load = safetensors.numpy.load if dtype == "float32" else safetensors.torch.load
-    urls = [str(tar) for tar in sorted((path / "shards").glob("*.tar"))]
-    dataset = wds.WebDataset(urls, shardshuffle=False)  # pyright: ignore[reportAttributeAccessIssue] -- exported at run time
-    yield from dataset.to_tuple(MEMBER).map_tuple(lambda member: load(member)[FIELD][5])
+def compare_formats(path: Path, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same content in other files."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        sides = formats.sides(path, dtype, Path(folder))
+        return {"formats": timed("formats", dtype, sides, arguments.rounds)}
 
 
-def batches_ours(path: Path) -> Callable[[], float] | None:
-    """An epoch of the data module's training batches; None where it cannot be imported."""
-    try:
-        module = importlib.import_module("datamodules.latents")
-    except ImportError:
-        return None
-    data = module.LatentDataModule(str(path), layer=[5], batch_size=BATCH, target="task_id")
-    data.setup("fit")
-
-    def run() -> float:
-        begin = time.perf_counter()
-        count = sum(len(batch.features) for batch in data.train_dataloader())
-        return count / (time.perf_counter() - begin)
-
-    return run
+def compare_cold(path: Path, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Nothing in the page cache."""
+    run = functools.partial(timed, rounds=arguments.rounds, unit="MB/s")
+    return {name: run(name, dtype, sides) for name, sides in cold.sides(path).items()}
 
 
-def batches_theirs(path: Path, dtype: str) -> float:
-    """The same batches, feature and task, out of webdataset."""
-    load = safetensors.numpy.load if dtype == "float32" else safetensors.torch.load
-    urls = [str(tar) for tar in sorted((path / "shards").glob("*.tar"))]
-    dataset = (
-        wds.WebDataset(urls, shardshuffle=False)  # pyright: ignore[reportAttributeAccessIssue] -- exported at run time
-        .to_tuple(MEMBER, "json")
-        .map_tuple(
-            lambda member: torch.as_tensor(load(member)[FIELD][5]),
-            lambda member: json.loads(member)["task_id"],
-        )
-        .batched(BATCH)
-    )
-    loader = wds.WebLoader(dataset, batch_size=None, num_workers=0)  # pyright: ignore[reportAttributeAccessIssue] -- exported at run time
-    begin = time.perf_counter()
-    count = sum(len(features) for features, _ in loader)
-    return count / (time.perf_counter() - begin)
+def remote(path: Path, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Over S3; a smaller data set, for the server keeps it in memory."""
+    if importlib.util.find_spec("moto") is None:
+        print("remote: moto is not installed (`make dev`), so this part is left out")
+        return {}
+    samples = min(REMOTE_SAMPLES, arguments.samples)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        small = Path(folder) / "data"
+        write_ours(small, dataset_info(dtype), samples, shard_bytes=32 * 2**20)
+        with over_s3.served(small) as server:
+            sides = over_s3.sides(small, dtype, server)
+            found = timed("remote", dtype, sides, arguments.rounds)
+            found["bytes moved for one needed"] = over_s3.overhead(server, samples)
+    print(f"  bytes moved for one needed: {found['bytes moved for one needed']}")
+    return {"remote": found}
 
 
-# ---------------------------------------------------------------------------- writing
+def write(path: Path, dtype: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The writer."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        sides = writing.sides(path, dtype, arguments.samples, Path(folder))
+        return {"write": timed("write", dtype, sides, arguments.rounds)}
 
 
-def dataset_info(dtype: str) -> DatasetInfo:
-    """One field of 18 layers."""
-    width = LAYER_BYTES // (4 if dtype == "float32" else 2)
-    spec = FieldSpec(
-        name=FIELD,
-        dtype=dtype,
-        shape=(LAYERS, width),
-        axes=("layer", "width"),
-        layers=tuple(range(LAYERS)),
-    )
-    return DatasetInfo(fields={FIELD: spec}, capture={}, model={}, environment={}, seed=0)
-
-
-def write_ours(path: Path, info: DatasetInfo, samples: int) -> int:
-    """Whole episodes through the writer; returns how many samples."""
-    spec = info.fields[FIELD]
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((2, *spec.shape), np.float32).astype(spec.numpy_dtype)
-    robot = {"state": np.zeros(8), "actions": np.zeros((10, 7)), "executed": np.zeros(7)}
-    with EpisodeWriter(path, info, ShardLimits()) as writer:
-        for number in range(samples // EPISODE_SAMPLES):
-            task_id, episode = number % TASKS, number // TASKS
-            text = f"task {task_id}"
-            with writer.episode(
-                suite="bench", task_id=task_id, episode=episode, instruction=text
-            ) as record:
-                for timestep in range(EPISODE_SAMPLES):
-                    latents = {FIELD: values[timestep % 2]}
-                    record.append(timestep=timestep, call=timestep, latents=latents, **robot)
-                record.finish(success=True, success_at_end=True, episode_length=EPISODE_SAMPLES)
-    return samples // EPISODE_SAMPLES * EPISODE_SAMPLES
-
-
-def write_theirs(path: Path, source: Path) -> int:
-    """Copies the same tars with `tarfile`, member by member, and brings each to the disk."""
-    path.mkdir()
-    samples = 0
-    for shard in sorted((source / "shards").glob("*.tar")):
-        with (path / shard.name).open("wb") as file:
-            with tarfile.open(shard) as old, tarfile.open(fileobj=file, mode="w") as new:
-                for member in old:
-                    new.addfile(member, old.extractfile(member))
-                    samples += member.name.endswith(".json")
-            file.flush()
-            os.fsync(file.fileno())
-    return samples
-
-
-def write_memory(path: Path, source: Path, samples: int) -> int:
-    """Writes the members of one episode again and again, as many samples as asked for."""
-    path.mkdir()
-    with tarfile.open(sorted((source / "shards").glob("*.tar"))[0]) as old:
-        members = [
-            (member, file.read())
-            for member, _ in zip(old, range(3 * EPISODE_SAMPLES), strict=False)
-            if (file := old.extractfile(member)) is not None
-        ]
-    with (path / "memory.tar").open("wb") as file:
-        with tarfile.open(fileobj=file, mode="w") as new:
-            for _ in range(samples // EPISODE_SAMPLES):
-                for member, content in members:
-                    new.addfile(member, io.BytesIO(content))
-        file.flush()
-        os.fsync(file.fileno())
-    return samples // EPISODE_SAMPLES * EPISODE_SAMPLES
-
-
-def timed_write(path: Path, write: Callable[[Path], int]) -> float:
-    """Samples a second of writing into a fresh folder, which is then removed."""
-    begin = time.perf_counter()
-    samples = write(path)
-    rate = samples / (time.perf_counter() - begin)
-    shutil.rmtree(path)
-    os.sync()
-    return rate
-
-
-def print_result(result: dict[str, Any]) -> None:
-    """A table: medians with minimum and maximum, and the ratio."""
-    print(f"{result['workload']}; {result['rounds']} rounds of A B, samples/s: median (min to max)")
-    for name, found in result["measurements"].items():
-        sides = "  ".join(
-            f"{side} {found[side]['median']:9,.0f} ({found[side]['min']:,.0f} to "
-            f"{found[side]['max']:,.0f})"
-            for side in ("ours", "theirs")
-        )
-        wanted = f" (wanted {found['wanted']:g})" if found["wanted"] else ""
-        print(f"{name:23} {sides}  ratio {found['ratio']:.2f}{wanted}")
-    print(f"versions {result['versions']}, machine {result['machine']}")
+PARTS: dict[str, Measure] = {
+    "read": read,
+    "batches": batches,
+    "formats": compare_formats,
+    "cold": compare_cold,
+    "remote": remote,
+    "write": write,
+}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What `benchmarks.shards` measures, one file a subject."""
