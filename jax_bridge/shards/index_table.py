@@ -115,6 +115,7 @@ class IndexTable:
     ) -> None:
         self._columns = columns
         self._rows = rows
+        self._numbers: dict[tuple[str, int], np.ndarray] = {}
         self.column_names: list[str] = list(columns.schema.names if names is None else names)
 
     @classmethod
@@ -176,9 +177,11 @@ class IndexTable:
             rows = self._rows[rows]
         found = np.empty(len(rows), np.int64)
         for number, places, inside in self._by_group(rows):
-            group = self._columns.group(name, number)
-            values = group.fill_null(NO_VALUE).to_numpy() if group.null_count else group.to_numpy()
-            found[places] = values[inside]
+            if (name, number) not in self._numbers:
+                group = self._columns.group(name, number)
+                whole = group.fill_null(NO_VALUE) if group.null_count else group
+                self._numbers[name, number] = whole.to_numpy()
+            found[places] = self._numbers[name, number][inside]
         return found
 
     def groups(self, names: Sequence[str]) -> "RowGroups":
