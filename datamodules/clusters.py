@@ -21,6 +21,8 @@ class Clusters:
     when uncertainty is estimated."""
     unit_of_episode: Int64[np.ndarray, " n"]
     """Number of the unit that each episode belongs to."""
+    steps_of_episode: Int64[np.ndarray, " n"]
+    """How many steps each episode takes, as far as its samples show: the last timestep + 1."""
     tasks: tuple[str, ...]
     """Names of the tasks; a name that two suites share is written with its suite."""
 
@@ -75,11 +77,14 @@ def clusters_of_index(
     units = index.groups(UNIT_COLUMNS[unit])
     unit_of_episode = np.zeros(len(episodes), np.int64)
     unit_of_episode[episode_of_row] = units.of_row
+    steps = np.zeros(len(episodes), np.int64)
+    np.maximum.at(steps, episode_of_row, index["timestep"].to_numpy().astype(np.int64) + 1)
     clusters = Clusters(
         episodes=tuple(episodes),
         task_of_episode=task_of_episode,
         unit=unit,
         unit_of_episode=unit_of_episode,
+        steps_of_episode=steps,
         tasks=tuple(tasks),
     )
     return clusters, episode_of_row

@@ -20,6 +20,11 @@ class TargetSpec:
     trivial: tuple[float, ...]
     """What a predictor that never looks at the latents would say: the share of each class
     among the training rows, or the mean training vector."""
+    table: tuple[tuple[float, ...], ...] = ()
+    """Every vector that the target can be (one an instruction), where these are few; a reading is
+    judged by which of them it is nearest to."""
+    table_names: tuple[str, ...] = ()
+    """What each row of the table stands for."""
     basis: str = ""
     """Digest of the training data that the values were estimated from (words, means); empty where
     they stand for themselves."""
@@ -45,4 +50,6 @@ class TargetSpec:
     def from_json(cls, entry: Mapping[str, Any]) -> "TargetSpec":
         """Reads what `to_json` wrote."""
         tuples = {word: tuple(entry[word]) for word in ("classes", "trivial")}
+        tuples["table"] = tuple(tuple(row) for row in entry.get("table", ()))
+        tuples["table_names"] = tuple(entry.get("table_names", ()))
         return cls(**{**entry, **tuples})

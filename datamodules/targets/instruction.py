@@ -98,11 +98,14 @@ class Instruction:
                 f"the training rows, but got {known[:3]!r}. Select more tasks."
             )
         self.table = WordVectors(known).encode(texts)
+        selected = np.unique(self.codes[rows])
         return TargetSpec(
             name="instruction",
             objective="cosine",
             size=self.table.shape[1],
             trivial=tuple(self.table[self.codes[training]].mean(0).tolist()),
+            table=tuple(tuple(vector) for vector in self.table[selected].tolist()),
+            table_names=tuple(texts[code] for code in selected),
             basis=hashlib.sha256("\n".join(known).encode()).hexdigest(),
         )
 

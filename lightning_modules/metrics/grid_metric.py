@@ -54,6 +54,8 @@ class MetricContext:
         """The context of a split's clusters."""
         return cls(
             cells=cells, target=target, unit_of_cluster=clusters.unit_of_episode,
+            steps_of_cluster=clusters.steps_of_episode,
+            table=torch.tensor(target.table) if target.table else None,
             **options,  # pyright: ignore[reportArgumentType] - passed through
         )  # fmt: skip
 
