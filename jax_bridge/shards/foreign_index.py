@@ -4,7 +4,6 @@ Their tars may hold long names (pax, GNU), folders, and any keys and members; wh
 taken as it is.
 """
 
-import json
 import mmap
 import pathlib
 import tarfile
@@ -13,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from jax_bridge.shards.bounded_json import load_json
 from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.dataset_folder import mapped
 from jax_bridge.shards.failures import DamagedShardError
@@ -83,7 +83,7 @@ def _row(reader: RowReader, tar: mmap.mmap, group: Sequence[Member], shard: str)
     row: dict[str, Any] = {}
     for member in group:
         if member.suffix == "json":
-            row |= _metadata(tar[member.offset : member.offset + member.size])
+            row |= _metadata(tar[member.offset : member.offset + member.size], len(tar))
         elif member.suffix.endswith("safetensors"):
             row |= reader.tensors(tar, member)
         # A member that stands twice: the last one counts, as tar has it.
@@ -92,12 +92,12 @@ def _row(reader: RowReader, tar: mmap.mmap, group: Sequence[Member], shard: str)
     return {**row, "key": group[0].key, "shard": shard}
 
 
-def _metadata(content: bytes) -> Mapping[str, Any]:
+def _metadata(content: bytes, file_bytes: int) -> Mapping[str, Any]:
     """The columns of a `.json`; what is no object, or cannot be read, gives none."""
     try:
-        entry = json.loads(content)
+        entry = load_json(content, file_bytes=file_bytes)
         return metadata_columns(entry) if isinstance(entry, dict) else {}
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
 
 

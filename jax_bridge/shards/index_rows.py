@@ -1,12 +1,12 @@
 """A shard's index rows, read from the tar: metadata, and where members and tensors lie."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from jax_bridge.shards.bounded_json import load_json
 from jax_bridge.shards.canonical_json import canonical_json
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.safetensors_header import TensorEntry, parse_header
@@ -83,12 +83,13 @@ class RowReader:
 
     def _metadata(self, tar: Readable, member: Member) -> dict[str, Any]:
         try:
-            entry = json.loads(tar[member.offset : member.offset + member.size])
+            content = tar[member.offset : member.offset + member.size]
+            entry = load_json(content, file_bytes=len(tar))
             if not isinstance(entry, dict):
                 raise ValueError("it is no object")
             _require_own_key(member.key, entry)
             return metadata_columns(entry)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise self._damaged(member, f"the JSON cannot be read ({error}).") from error
 
     def tensors(self, tar: Readable, member: Member) -> dict[str, int]:

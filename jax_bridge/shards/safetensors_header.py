@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jax_bridge.shards.bounded_json import load_json
+
 MAX_HEADER_BYTES = 100 * 2**20
 MAX_AXES = 32
 MAX_TENSOR_BYTES = 2**62
@@ -113,7 +115,7 @@ def parse_header(start: bytes, file_size: int) -> dict[str, TensorEntry]:
         raise ValueError(
             f"the safetensors header claims {length} bytes, but the file has {file_size}."
         )
-    entries = _load_json(start[8 : 8 + length])
+    entries = _load_json(start[8 : 8 + length], file_size)
     entries.pop("__metadata__", None)
     data_start = 8 + length
     parsed = {name: _parse_entry(name, e, data_start) for name, e in entries.items()}
@@ -129,10 +131,10 @@ def parse_header(start: bytes, file_size: int) -> dict[str, TensorEntry]:
     return parsed
 
 
-def _load_json(text: bytes) -> dict[str, Any]:
+def _load_json(text: bytes, file_size: int) -> dict[str, Any]:
     try:
-        entries = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        entries = load_json(text, file_bytes=file_size, pairs_hook=_unique)
+    except ValueError as error:
         raise ValueError(f"the safetensors header is not JSON: {error}.") from error
     if not isinstance(entries, dict):
         raise ValueError("the safetensors header is not a JSON object.")
