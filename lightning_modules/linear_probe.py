@@ -31,6 +31,12 @@ from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.objectives.registry import OBJECTIVES
 from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 from lightning_modules.probe_spec import ProbeSpec
+from lightning_modules.statistics.grid_permutation import (
+    GridPermutation,
+    PermutationSettings,
+    PermutedSamples,
+)
+from lightning_modules.statistics.permutation import PermutationTest
 
 _log = logging.getLogger(__name__)
 REFERENCE_WIDTH = 1024
@@ -71,6 +77,7 @@ class LinearProbe(pl.LightningModule):
         controls: `all` that the data can give, `none`, or a list out of shuffled,
             random_projection, untrained, proprioception, time, mdl.
         memory_budget: bytes that the sums of a closed form may take.
+        permutations: of the units' labels, for the p-values of a test; 0 for none.
     """
 
     scalers: nn.ModuleList
@@ -88,6 +95,7 @@ class LinearProbe(pl.LightningModule):
         seed: int = 0,
         controls: Controls = "all",
         memory_budget: int = 2 * 2**30,
+        permutations: int = 1000,
     ) -> None:
         super().__init__()
         if objective not in ("auto", *OBJECTIVES, *CLOSED_FORMS):
@@ -107,6 +115,10 @@ class LinearProbe(pl.LightningModule):
         self.seed = seed
         self.controls = control_names(controls)
         self.memory_budget = memory_budget
+        self.permutations = permutations
+        self.permuting: GridPermutation | None = None
+        self.permuted: PermutationTest | None = None
+        """P-values of the last test; None where there was no permutation test."""
         self.automatic_optimization = objective not in CLOSED_FORMS
         self.solver: ClosedFormSolver | None = None
         """While a closed form is fitted."""
@@ -335,7 +347,21 @@ class LinearProbe(pl.LightningModule):
             assert self.solver is not None
             self.solver.solve()
 
-    on_test_epoch_start = on_validation_epoch_start
+    def on_test_epoch_start(self) -> None:
+        """Starts counting anew, for the permutation test too."""
+        self.on_validation_epoch_start()
+        self.permuting = self.permuted = None
+        if self.permutations and self.trainer.world_size == 1:
+            self.permuting = GridPermutation(
+                PermutedSamples(getattr(self.trainer, "datamodule")),  # noqa: B009 - untyped there
+                [group for group in self.probe_groups if group.spec.is_main],
+                [cast(FeatureScaler, scaler) for scaler in self.scalers],
+                self.objective,
+                PermutationSettings(
+                    permutations=self.permutations, seed=self.seed,
+                    refit=self.objective_name == "ridge", memory_budget=self.memory_budget,
+                ),
+            )  # fmt: skip
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
         """Counts with the current weights while fitting, with the best ones otherwise."""
@@ -350,7 +376,16 @@ class LinearProbe(pl.LightningModule):
 
     def test_step(self, batch: LatentBatch, batch_idx: int) -> None:
         """Counts with the best weights."""
-        self.validation_step(batch, batch_idx)
+        outputs = self.outputs(batch, best=True)
+        assert self.evaluation is not None
+        self.evaluation.update(outputs, self.get_buffer("trivial"), batch, all_metrics=True)
+        if self.permuting is not None:
+            asked = [
+                said
+                for group, said in zip(self.probe_groups, outputs, strict=True)
+                if group.spec.is_main
+            ]
+            self.permuting.update(torch.cat(asked, dim=1), batch.rows)
 
     def on_validation_epoch_end(self) -> None:
         """Keeps the best weights of each cell, and stops when no cell improves any more."""
@@ -378,6 +413,8 @@ class LinearProbe(pl.LightningModule):
         """Logs the means over the cells."""
         self._log_means("test")
         self.send_code()
+        if self.permuting is not None:
+            self.permuted, self.permuting = self.permuting.result(), None
 
     def keep_best(self, losses: list[Float64[Tensor, " _c"]]) -> int:
         """Takes the current weights where they are better; returns how many cells still train."""

@@ -74,6 +74,14 @@ class CellResult:
     """Further metrics by name."""
     code: CodeLength | None = None
     """None where no online code was trained."""
+    p_value: float | None = None
+    """How often permuted labels score as high, one-sided; None without a permutation test."""
+    p_corrected: float | None = None
+    """How often the best of all cells scores as high with permuted labels."""
+    null_score: float | None = None
+    """Mean score with permuted labels."""
+    penalty: float | None = None
+    """Of a closed form, as chosen on the validation split; None where the probe was trained."""
 
     @property
     def selectivity(self) -> Estimate | None:
@@ -114,6 +122,10 @@ class ProbeResults:
     """Of the chosen cell: true class, then predicted class; empty for vectors."""
     split_by: str = "episode"
     """What the split keeps together; `sample` leaks."""
+    permutation: str = ""
+    """What was done with permuted labels: `refit` (every probe solved anew) or `held_out` (the
+    probe's predictions compared with the labels of other units); empty without a test."""
+    permutations: int = 0
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     """Controls that the data could not give, and why."""
 

@@ -14,11 +14,12 @@ import csv
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
@@ -28,6 +29,7 @@ from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.provenance import provenance
 from lightning_modules.results import CellResult, ProbeResults
+from lightning_modules.statistics.permutation import PermutationTest
 from lightning_modules.summarise import summarise
 from lightning_modules.verdict import verdict
 
@@ -35,7 +37,7 @@ CSV_COLUMNS: tuple[str, ...] = (
     "expert", "site", "region", "pool", "layer", "flow_time", "score_name", "score", "low",
     "high", "gain_low", "gain_high", "trivial", "chance", "balanced_accuracy", "loss",
     "validation_loss", "best_epoch", "chosen", "leaky", "verdict", "selectivity",
-    "selectivity_low", "selectivity_high",
+    "selectivity_low", "selectivity_high", "p_value", "p_corrected", "null_score", "penalty",
 )  # fmt: skip
 """What is known of every cell; behind it, each control's score and the margin over it."""
 
@@ -60,7 +62,9 @@ def csv_rows(results: ProbeResults) -> list[dict[str, Any]]:
                 "balanced_accuracy": cell.balanced_accuracy, "loss": cell.loss,
                 "validation_loss": cell.validation_loss, "best_epoch": cell.best_epoch,
                 "chosen": i == results.chosen, "leaky": results.leaky,
-                "verdict": verdict(results, cell).word, **_control_columns(cell),
+                "verdict": verdict(results, cell).word, "p_value": cell.p_value,
+                "p_corrected": cell.p_corrected, "null_score": cell.null_score,
+                "penalty": cell.penalty, **_control_columns(cell),
             }
         )  # fmt: skip
     return rows
@@ -113,7 +117,31 @@ def results_of(module: LinearProbe, split: str, clusters: Any) -> ProbeResults:
         module.spec, module.evaluation, clusters, split=split, best_epoch=module.best_epoch,
         best_loss=module.best_loss,
     )  # fmt: skip
-    return dataclasses.replace(results, left_out=module.left_out)
+    results = dataclasses.replace(results, left_out=module.left_out)
+    penalties = torch.cat([g.penalty for g in module.probe_groups if g.spec.is_main]).tolist()
+    return with_p_values(results, penalties, module.permuted if split == "test" else None)
+
+
+def with_p_values(
+    results: ProbeResults, penalties: Sequence[float], test: PermutationTest | None
+) -> ProbeResults:
+    """Adds each cell's penalty and what the permutation test says of it."""
+    cells = [
+        dataclasses.replace(cell, penalty=None if math.isnan(penalty) else penalty)
+        for cell, penalty in zip(results.cells, penalties, strict=True)
+    ]
+    if test is None:
+        return dataclasses.replace(results, cells=tuple(cells))
+    cells = [
+        dataclasses.replace(
+            cell, p_value=float(test.raw[i]), p_corrected=float(test.corrected[i]),
+            null_score=float(test.null_mean[i]),
+        )
+        for i, cell in enumerate(cells)
+    ]  # fmt: skip
+    return dataclasses.replace(
+        results, cells=tuple(cells), permutation=test.kind, permutations=test.permutations
+    )
 
 
 class RunFolder(pl.Callback):

@@ -19,7 +19,7 @@ class Pass:
     forms: tuple[Form, ...]
     """Of each cell: whether the rows are kept as they are stored, or XᵀX is summed."""
     bytes: int
-    """What is held while the data are read."""
+    """What is held while the data are read: sums or rows, then solutions."""
 
 
 def bytes_of_sums(width: int, columns: int) -> int:
@@ -32,11 +32,16 @@ def bytes_of_rows(width: int, rows: int, itemsize: int) -> int:
     return width * rows * itemsize
 
 
-def bytes_of_solving(width: int, columns: int, rows: int, strengths: int, form: Form) -> int:
-    """What solving one cell takes besides: rows as float64, a matrix, its factor, the weights."""
+def bytes_of_solutions(width: int, columns: int, strengths: int) -> int:
+    """The solutions of one cell, of which one is chosen when all rows are read."""
+    return NUMBER * strengths * width * columns
+
+
+def bytes_of_solving(width: int, rows: int, form: Form) -> int:
+    """What solving one cell takes besides: rows as float64, a matrix and its factor."""
     side = min(width, rows) if form == "rows" else width
     kept = 2 * width * rows if form == "rows" else 0
-    return NUMBER * (kept + 3 * side**2 + strengths * width * columns)
+    return NUMBER * (kept + 3 * side**2)
 
 
 def plan_passes(
@@ -65,8 +70,8 @@ def plan_passes(
     for cell, width in enumerate(widths):
         kept, summed = bytes_of_rows(width, rows, itemsize), bytes_of_sums(width, columns)
         form: Form = "rows" if kept <= summed else "sums"
-        own = min(kept, summed)
-        work = bytes_of_solving(width, columns, rows, strengths, form)
+        own = min(kept, summed) + bytes_of_solutions(width, columns, strengths)
+        work = bytes_of_solving(width, rows, form)
         if own + work > memory_budget:
             raise ValueError(
                 f"`memory_budget` must hold at least one cell, {own + work} bytes for width "
