@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from lightning_modules.figures.control_bars import control_word
 from lightning_modules.figures.style import (
     BLUE,
     GREY,
@@ -63,6 +64,28 @@ def draw_yardsticks(axes: Axes, results: ProbeResults) -> None:
     axes.axhline(results.chance, color=GREY, ls=":", lw=1.3, label=label)
 
 
+CONTROL_COLOURS: dict[str, str] = {
+    "shuffled": "#b91c1c", "random_projection": "#7c3aed", "untrained": "#0f766e",
+    "proprioception": "#a16207", "time": "#be185d",
+}  # fmt: skip
+
+
+def draw_controls(axes: Axes, results: ProbeResults) -> None:
+    """A thin line a control, of the cells at the chosen flow time."""
+    time = results.cells[results.chosen].cell.flow_time
+    every = list(results.cells)
+    by_layer = every[0].cell.layer is not None
+    line = [c for c in every if c.cell.flow_time == time] if by_layer else every
+    for name in dict.fromkeys(name for cell in line for name in cell.controls):
+        cells = [cell for cell in line if name in cell.controls]
+        scores, x = [cell.controls[name].score for cell in cells], _places(cells)
+        colour = CONTROL_COLOURS.get(name, GREY)
+        low, high = [s.low for s in scores], [s.high for s in scores]
+        axes.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
+        values = [score.value for score in scores]
+        axes.plot(x, values, ".-", color=colour, lw=0.9, ms=4, label=control_word(name))
+
+
 def draw_layer_lines(results: ProbeResults) -> Figure:
     """Draws the figure; the chosen cell carries a ring."""
     figure, axes = styled_axes(7.2, 3.9)
@@ -78,6 +101,7 @@ def draw_layer_lines(results: ProbeResults) -> Figure:
             _places([chosen]), [chosen.score], "o", ms=11, mfc="none", mec="black", mew=1.3,
             label="chosen on validation",
         )  # fmt: skip
+        draw_controls(axes, results)
         draw_yardsticks(axes, results)
         by_layer = results.cells[0].cell.layer is not None
         axes.set_xlabel("layer" if by_layer else "flow time (1 = noise, 0 = action)")

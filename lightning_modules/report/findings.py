@@ -1,8 +1,17 @@
 """The sentences of a report: what the numbers say, warn of, and do not show."""
 
+from lightning_modules.figures.control_bars import control_word
 from lightning_modules.figures.style import trivial_word
 from lightning_modules.report.run_record import RunRecord
 from lightning_modules.results import CellResult, ProbeResults
+from lightning_modules.verdict import (
+    DECODABLE,
+    EXPLAINED,
+    LEAKY,
+    NOT_DECODABLE,
+    UNDECIDED,
+    verdict,
+)
 
 FEW_UNITS = 20
 """Below this many, bootstrap intervals are known to be too narrow."""
@@ -16,6 +25,17 @@ def span(cell: CellResult, unit: str) -> str:
     return f"{cell.score:.3f} (95 % interval {low:.3f} to {high:.3f})"
 
 
+VERDICTS: dict[str, str] = {
+    DECODABLE: "A linear probe can read {target} here, {where}, better than without looking.",
+    NOT_DECODABLE: "The probe does not read {target} measurably better {where} than a predictor "
+    "that never looks at the latents.",
+    EXPLAINED: "What the probe reads of {target} needs no latents of this policy to explain it.",
+    LEAKY: "These scores say nothing about new episodes.",
+    UNDECIDED: "It cannot be told whether {target} can be read here.",
+}
+"""The opening sentence of each verdict."""
+
+
 def above_trivial(results: ProbeResults) -> int:
     """How many cells beat the trivial predictor with their whole interval."""
     return sum(cell.gain[0] > 0 for cell in results.cells)
@@ -25,26 +45,20 @@ def plain_words(results: ProbeResults) -> list[str]:
     """What the numbers say."""
     chosen, word = results.cells[results.chosen], trivial_word(results.score_name)
     trivial = f"{word} alone: {results.trivial:.3f}, chance: {results.chance:.3f}"
-    if results.units < 2:
-        verdict = f"One {results.unit} cannot tell whether {results.target} can be read here."
-    elif chosen.gain[0] > 0:
-        verdict = f"A linear probe can read {results.target} here, better than without looking."
-    else:
-        verdict = (
-            f"The probe does not read {results.target} measurably better than a predictor that "
-            "never looks at the latents."
-        )
+    found = verdict(results)
+    opening = VERDICTS[found.word].format(target=results.target, where=found.where)
     count, cells = above_trivial(results), len(results.cells)
     lines = [
-        f"{verdict} At {chosen.cell.words}, the cell with the lowest validation loss, its "
-        f"{results.score_name} on the {results.split} split is {span(chosen, results.unit)}; "
-        f"{trivial}.",
+        f"{opening} {found.reason} At {chosen.cell.words}, the cell with the lowest validation "
+        f"loss, its {results.score_name} on the {results.split} split is "
+        f"{span(chosen, results.unit)}; {trivial}.",
         f"{count} of {cells} cells lie above the trivial predictor with their whole interval. "
         "The intervals are for one cell at a time: among many cells a few stand out by luck.",
         f"The numbers rest on {results.samples} samples of {results.episodes} episodes. For the "
         f"intervals whole {results.unit}s were drawn, {results.units} of them, because samples "
         f"of one {results.unit} resemble each other.",
     ]
+    lines += control_words(results)
     if chosen.interval[0] == chosen.interval[1]:
         lines.append(
             f"An interval without width means that every {results.unit} gave the same score, not "
@@ -53,6 +67,28 @@ def plain_words(results: ProbeResults) -> list[str]:
             "with it (rule of three)."
         )
     return lines
+
+
+def control_words(results: ProbeResults) -> list[str]:
+    """What the controls of the chosen cell say."""
+    chosen, lines = results.cells[results.chosen], []
+    if chosen.controls:
+        listed = "; ".join(f"{control_word(n)} {c.score}" for n, c in chosen.controls.items())
+        lines.append(f"Controls of the same cell, trained in the same pass: {listed}.")
+    selectivity = chosen.selectivity
+    if selectivity is not None:
+        lines.append(
+            f"Selectivity (the score minus that on exchanged targets): {selectivity}. A probe that "
+            "learns exchanged targets as well has memorised episodes, or the split leaks."
+        )
+    if chosen.code is not None:
+        lines.append(
+            f"With these latents the training labels can be sent in {chosen.code.bits:.0f} bits "
+            f"in place of {chosen.code.uniform:.0f}: {chosen.code.compression:.2f} times shorter "
+            "(online code)."
+        )
+    left = "; ".join(f"{control_word(name)}: {why}" for name, why in results.left_out.items())
+    return [*lines, f"Controls that were left out: {left}."] if left else lines
 
 
 def warnings_of(run: RunRecord) -> list[str]:

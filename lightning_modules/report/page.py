@@ -3,7 +3,7 @@
 from pathlib import Path
 from string import Template
 
-from lightning_modules.figures.probe_figures import CAPTIONS, probe_figures
+from lightning_modules.figures.probe_figures import caption_of, probe_figures
 from lightning_modules.figures.style import trivial_word
 from lightning_modules.report.elements import (
     bullets,
@@ -16,16 +16,23 @@ from lightning_modules.report.elements import (
 )
 from lightning_modules.report.findings import limits, plain_words, warnings_of
 from lightning_modules.report.run_record import RunRecord, read_run
-from lightning_modules.report.tables import cell_table, provenance_facts
+from lightning_modules.report.tables import cell_table, chosen_tables, provenance_facts
 from lightning_modules.results import ProbeResults
+from lightning_modules.verdict import verdict
 
 SPLIT_WORDS = {"test": "test split", "val": "validation split"}
 
 
 def _figures(run: RunRecord) -> str:
     return "\n".join(
-        figure_element(name, figure, CAPTIONS[name]) for name, figure in probe_figures(run.results)
+        figure_element(name, figure, caption_of(name))
+        for name, figure in probe_figures(run.results)
     )
+
+
+def _fields(results: ProbeResults) -> str:
+    fields = list(dict.fromkeys(cell.cell.field for cell in results.cells))
+    return fields[0] if len(fields) == 1 else f"{len(fields)} fields"
 
 
 def _cards(results: ProbeResults) -> str:
@@ -37,6 +44,7 @@ def _cards(results: ProbeResults) -> str:
     classes = len(results.classes)
     chance = f"1 of {classes} classes, guessed" if classes else "a random direction"
     cards = (
+        ("verdict", str(verdict(results)), "for the chosen cell"),
         (f"{results.score_name}, chosen cell", f"{chosen.score:.3f}",
          f"{interval}{chosen.cell.words}"),
         (f"{trivial_word(results.score_name)} alone", f"{results.trivial:.3f}",
@@ -55,7 +63,6 @@ def _provenance(run: RunRecord) -> str:
 def render(run: RunRecord) -> str:
     """The page as text."""
     results = run.results
-    chosen = results.cells[results.chosen]
     word = trivial_word(results.score_name)
     balanced = " Balanced: accuracy with equal weight on every class." if results.classes else ""
     note = (
@@ -64,7 +71,7 @@ def render(run: RunRecord) -> str:
         f"score minus the {word}'s.{balanced} Blue: the chosen cell. Click a heading to sort."
     )
     return Template(resource("page.html")).substitute(
-        title=escape(f"Reading {results.target} from {chosen.cell.field}"),
+        title=escape(f"Reading {results.target} from {_fields(results)}"),
         subtitle=escape(
             f"{len(results.cells)} linear probes, {SPLIT_WORDS[results.split]}, "
             f"run {run.folder.resolve().name}; made by VLA Lens"
@@ -77,7 +84,7 @@ def render(run: RunRecord) -> str:
         figures=_figures(run),
         table_heading="Every cell",
         table_note=escape(note),
-        table=cell_table(results),
+        table=cell_table(results) + "\n" + chosen_tables(results),
         limits=bullets(limits(run)),
         provenance=_provenance(run),
     )

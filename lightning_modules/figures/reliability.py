@@ -1,0 +1,35 @@
+"""Does a stated probability come true as often as it says?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lightning_modules.figures.style import BLUE, GREY, SETTINGS, styled_axes
+
+
+def draw_reliability(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Draws accuracy over confidence.
+
+    Args:
+        rows: a bin each, with confidence, accuracy and samples.
+        title: of the figure.
+    """
+    figure, axes = styled_axes(5.2, 4.2)
+    most = max(row["samples"] for row in rows)
+    with rc_context(SETTINGS):
+        axes.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1.3, label="calibrated")
+        axes.plot(
+            [r["confidence"] for r in rows], [r["accuracy"] for r in rows], color=BLUE, lw=1.2
+        )
+        for row in rows:
+            size = 3 + 9 * (row["samples"] / most) ** 0.5
+            axes.plot(row["confidence"], row["accuracy"], "o", color=BLUE, ms=size)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(-0.02, 1.03)
+        axes.set_xlabel("stated probability of the answer (dots: by number of samples)")
+        axes.set_ylabel("share that was right")
+        axes.set_title(title)
+        figure.legend(loc="outside lower center")
+    return figure
