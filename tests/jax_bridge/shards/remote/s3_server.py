@@ -15,6 +15,7 @@ _CODES = {
     403: ("FORBIDDEN", "AccessDenied"),
     404: ("NOT FOUND", "NoSuchKey"),
     500: ("INTERNAL SERVER ERROR", "InternalError"),
+    501: ("NOT IMPLEMENTED", "NotImplemented"),
     503: ("SERVICE UNAVAILABLE", "SlowDown"),
 }
 

@@ -304,16 +304,27 @@ def is_put(environ):
     return environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].endswith(".tar")
 
 
-def test_an_upload_that_fails_for_good_keeps_what_is_staged_and_says_so(remote, toy):
+def test_an_upload_that_fails_for_good_keeps_what_is_staged_and_says_so_once(
+    remote, sandbox, tmp_path, caplog
+):
     remote.s3.fail(is_put, 403)
     with pytest.raises(ShardWriteError, match=rf"kept in {remote.staging}; the same command"):
         remote.write()
     assert any(name.endswith(".tar") for name in remote.staged())
     assert [n for n in remote.objects() if n.endswith((".tar", ".json"))] == ["dataset.json"]
+    assert "kept in" not in caplog.text
     remote.s3.server.reset()
     remote.write()
-    assert {n for n in remote.objects() if "/" not in n} == {"dataset.json", "index.parquet"}
     assert remote.staged() == []
+    assert_right(remote, tmp_path, sandbox)
+
+
+def test_a_server_that_knows_no_conditions_is_written_to_all_the_same(remote, toy):
+    remote.s3.fail(lambda environ: "HTTP_IF_NONE_MATCH" in environ, 501)
+    remote.write()
+    assert remote.objects() == files_of(toy)
+    sent = [r for r in remote.s3.server.requests if r.startswith("PUT") and r.endswith(".tar")]
+    assert len(sent) == 2 * sum(name.endswith(".tar") for name in remote.objects())
 
 
 def test_a_passing_failure_is_tried_again(remote, toy):
