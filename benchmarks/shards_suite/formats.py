@@ -109,7 +109,7 @@ def hdf5_sides(
     """Two ways to cut the same array into chunks; nothing where h5py is not installed."""
     if importlib.util.find_spec("h5py") is None:
         return {}
-    import h5py
+    import h5py  # pyright: ignore[reportMissingImports] -- of the extra `benchmarks`
 
     shape = dataset.fields[FIELD].shape
     kind = plain(np.empty(0, dataset.fields[FIELD].numpy_dtype)).dtype
