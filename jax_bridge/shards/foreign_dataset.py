@@ -18,6 +18,7 @@ from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.foreign_index import foreign_table
 from jax_bridge.shards.index_rows import MEMBER, TENSOR, member_column
 from jax_bridge.shards.index_table import NO_VALUE, IndexTable
+from jax_bridge.shards.remote.address import is_address
 from jax_bridge.shards.safetensors_header import parse_header
 from jax_bridge.shards.selection import Where, select_rows
 
@@ -33,8 +34,12 @@ def open_foreign(path: Address | Sequence[Address]) -> "ForeignDataset":
 
     Raises:
         FileNotFoundError: if there is no tar.
+        ValueError: if it is an address, which only data sets of our own may have.
         DamagedShardError: if a tar is none, or is cut.
     """
+    for one in [path] if isinstance(path, str | os.PathLike) else path:
+        if is_address(one):
+            raise ValueError(f"`path` must be on this machine, but got {one}. Copy the tars here.")
     tars = _tars(path)
     if not tars:
         raise FileNotFoundError(f"`path` must hold tars of samples, but got {path}, without any.")

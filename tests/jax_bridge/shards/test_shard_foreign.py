@@ -143,6 +143,8 @@ def test_what_foreign_data_lacks_is_said_with_what_it_has(tmp_path):
         dataset.select({"label": 3})
     with pytest.raises(FileNotFoundError, match=r"must be a tar that is there, but got .*nowhere"):
         open_foreign(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"must be on this machine, but got s3://bucket/0\.tar"):
+        open_foreign(["s3://bucket/0.tar"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"must hold tars of samples, but got .*empty"):
         open_foreign(tmp_path / "empty")
