@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cli.configs import FLAGS, resolve_config_args
 from datamodules.latents import LatentDataModule
@@ -22,6 +23,7 @@ from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.prediction_table import PredictionTable
 from lightning_modules.results import ProbeResults
 from lightning_modules.run_folder import RunFolder
+from lightning_modules.step_checkpoint import StepCheckpoint
 from lightning_modules.verdict import verdict
 
 DEFAULT_RUNS = ("runs", "probe")
@@ -41,6 +43,8 @@ ONE_THREAD = 4_000_000
 CHECKPOINT = "checkpoints/last.ckpt"
 """Where a run keeps its checkpoint."""
 HINT = f"`vla-lens fit` writes RUN/{CHECKPOINT}."
+TERMINATED = 143
+"""Exit code of a fit that SIGTERM ended: 128 + 15, as a shell says it."""
 NO_CHECKPOINT = f"`--ckpt_path` must be given, but got nothing. {HINT}"
 
 
@@ -67,12 +71,18 @@ class ProbeCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds `--out`."""
+        """Adds `--out` and `--save_every`."""
         parser.add_argument(
             "--out",
             type=str | None,
             default=None,
             help="run folder; by default runs/probe/version_N, or the checkpoint's own run",
+        )
+        parser.add_argument(
+            "--save_every",
+            type=int | None,
+            default=None,
+            help="training steps after which fit saves its checkpoint inside an epoch, too",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -123,6 +133,7 @@ class ProbeCLI(LightningCLI):
         self.datamodule.setup()
         _ = self.datamodule.statistics
         limit_threads(self.datamodule)
+        save_every = self.config_init[str(self.subcommand)].save_every
         config = self.config_init[str(self.subcommand)].trainer
         self.run_callback = RunFolder(command=shlex.join(["vla-lens", *self.args]))
         callbacks: list[Callback] = [self.run_callback]
@@ -132,6 +143,7 @@ class ProbeCLI(LightningCLI):
             callbacks.append(
                 ModelCheckpoint(filename="last", enable_version_counter=False, save_top_k=1)
             )
+            callbacks.append(StepCheckpoint(save_every))
         if self.subcommand == "predict":
             callbacks.append(PredictionTable())
         config.callbacks = [*(config.callbacks or []), *callbacks]
@@ -157,51 +169,77 @@ class ProbeCLI(LightningCLI):
         return kwargs
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Runs it; Ctrl-C ends with a word on how to go on, where Lightning exits in silence.
+        """Runs it; what is interrupted says how to go on, where Lightning exits in silence.
 
         Raises:
             KeyboardInterrupt: on Ctrl-C.
+            SystemExit: on SIGTERM.
         """
         try:
             super()._run_subcommand(subcommand)
+        except SIGTERMException:
+            self._say_how_to_go_on(subcommand)
+            raise SystemExit(TERMINATED) from None
         except SystemExit as error:
             if not isinstance(error.__context__, KeyboardInterrupt):
                 raise
-            checkpoint = Path(self._shown_run()) / CHECKPOINT
-            if subcommand == "fit" and checkpoint.is_file():
-                print(
-                    f"go on: vla-lens fit --ckpt_path {checkpoint}\n"
-                    f"or stop here: vla-lens test --ckpt_path {checkpoint}",
-                    file=sys.stderr,
-                )
+            self._say_how_to_go_on(subcommand)
             raise KeyboardInterrupt from None
+
+    def _say_how_to_go_on(self, subcommand: str) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        checkpoint = self._folder / CHECKPOINT
+        if subcommand == "fit" and checkpoint.is_file():
+            print(
+                f"go on: vla-lens fit --ckpt_path {checkpoint}\n"
+                f"or stop here: vla-lens test --ckpt_path {checkpoint}",
+                file=sys.stderr,
+            )
 
     # ------------------------------------------------------------------ what follows
 
     def after_fit(self) -> None:
         """Evaluates the best weights on the validation split, and says how to go on."""
         self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
-        run = self._shown_run()
-        print(summary(self.run_callback.results["val"]))
-        if (Path(run) / CHECKPOINT).is_file():  # not after a fast_dev_run
-            print(f"run folder: {run}")
-            print(f"next: vla-lens test --ckpt_path {run}/{CHECKPOINT}")
+        lines = [summary(self.run_callback.results["val"])]
+        if (self._folder / CHECKPOINT).is_file():  # not after a fast_dev_run
+            lines += [
+                f"run folder: {self._folder}",
+                f"next: vla-lens test --ckpt_path {self._folder}/{CHECKPOINT}",
+            ]
+        self._say(*lines)
 
     def after_validate(self) -> None:
         """Says what was found."""
-        print(summary(self.run_callback.results["val"]))
+        self._say(summary(self.run_callback.results["val"]))
 
     def after_test(self) -> None:
         """Says what was found, and how to go on."""
-        print(summary(self.run_callback.results["test"]))
-        print(f"next: vla-lens report {self._shown_run()}")
+        self._say(
+            summary(self.run_callback.results["test"]), f"next: vla-lens report {self._folder}"
+        )
 
     def after_predict(self) -> None:
         """Says where the predictions are."""
-        print(f"predictions: {self._shown_run()}/predictions.parquet")
+        self._say(f"predictions: {self._folder}/predictions.parquet")
 
-    def _shown_run(self) -> str:
-        return str(Path(self.trainer.log_dir or "."))
+    def _say(self, *lines: str) -> None:
+        """Prints lines, and how many samples could not be read; rank 0 speaks for all."""
+        if not self.trainer.is_global_zero:
+            return
+        print(*lines, sep="\n")
+        for split, unreadable in self.run_callback.unreadable.items():
+            print(
+                f"{split}: {len(unreadable)} samples could not be read; {self._folder}/"
+                "unreadable.json says which and why"
+            )
+
+    @property
+    def _folder(self) -> Path:
+        """The run folder, without asking other ranks, of which some may have ended."""
+        logger = self.trainer.logger
+        return Path((logger.log_dir if isinstance(logger, TensorBoardLogger) else None) or ".")
 
 
 def flags_of(args: list[str]) -> set[str]:

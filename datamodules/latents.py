@@ -93,8 +93,6 @@ class LatentDataModule(pl.LightningDataModule):
             reads another sample in its place and an evaluation leaves it out; counted and shown.
     """
 
-    allow_zero_length_dataloader_with_multiple_devices = True  # more ranks than samples
-
     def __init__(
         self,
         path: str,

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 import webdataset as wds
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader
 
 from datamodules.damaged_rows import DamagedRows, OnError
+from datamodules.fit_clock import FitClock
 from datamodules.latent_batch import LatentBatch
-from datamodules.read_position import FitClock, ReadPosition
 from datamodules.stream import BatchReader, PlanSource, Progress, ReadBatches, Reading
-from jax_bridge.shards import ReadPlan
+from jax_bridge.shards import ReadPlan, ReadPosition
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -59,12 +60,12 @@ class PlanLoader:
         self._resume: ReadPosition | None = None
         self._steps: int | None = None
         """Batches that this epoch has handed over; None before the first epoch."""
-        readings = ReadBatches(reader, self._source, on_error)
+        self._readings = ReadBatches(reader, self._source, on_error)
         context = multiprocessing.get_context("forkserver") if num_workers else None
         if context is not None:
             context.set_forkserver_preload([__name__])  # torch is imported once for all workers
         self._loader = DataLoader(
-            wds.DataPipeline(self._source, readings),  # pyright: ignore[reportAttributeAccessIssue]
+            wds.DataPipeline(self._source, self._readings),  # pyright: ignore[reportAttributeAccessIssue]
             batch_size=None,
             num_workers=num_workers,
             multiprocessing_context=context,
@@ -74,7 +75,25 @@ class PlanLoader:
 
     def __len__(self) -> int:
         """Batches a whole epoch on this rank."""
-        return self._source.steps()
+        return self._source.steps() or int(self._must_pad)
+
+    @property
+    def _must_pad(self) -> bool:
+        """Whether this rank has nothing to evaluate, but others have.
+
+        Lightning leaves an evaluation without batches out, and so the meeting at its end, for
+        which the other ranks would wait for ever. An empty batch makes it take part.
+        """
+        source = self._source
+        return not source.training and source.world_size > 1 and source.steps() == 0
+
+    def _empty_batch(self) -> LatentBatch:
+        """A batch of no rows, in the shapes and types of one that can be read."""
+        for row in self._source.plan.rows:
+            batch = self._readings.read(row[None])
+            if batch is not None:
+                return LatentBatch(*tree_map(lambda values: values[:0], tuple(batch)))
+        raise ValueError("`path` must hold samples that can be read, but none of a split can.")
 
     def __iter__(self) -> Iterator[LatentBatch]:
         """Yields the batches of the epoch that is current when the first one is asked for.
@@ -83,6 +102,8 @@ class PlanLoader:
             ValueError: if a sample cannot be read; names the place.
         """
         self._begin_epoch()
+        if self._must_pad:
+            yield self._empty_batch()
         for reading in self._loader:
             batch = self._batch_of(reading)
             self._steps = (self._steps or 0) + 1

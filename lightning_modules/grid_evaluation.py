@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -135,7 +136,12 @@ class GridEvaluation(nn.Module):
         if not group.prefix:
             return loss.mean(0)
         used = rows_of_prefix(group.prefix, self.code.block, batch.clusters)
-        return loss[used].sum(0) / used.sum().clamp(min=1)
+        count, ranks = used.sum(), 1
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Ranks' gradients are averaged: this makes it one mean over the samples of all.
+            torch.distributed.all_reduce(count)
+            ranks = torch.distributed.get_world_size()
+        return loss[used].sum(0) * ranks / count.clamp(min=1)
 
     def reset(self) -> None:
         """Forgets everything, for the next pass."""

@@ -365,6 +365,8 @@ class LinearProbe(pl.LightningModule):
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
         """Counts with the current weights while fitting, with the best ones otherwise."""
+        if len(batch.rows) == 0:  # a rank without samples, which must take part all the same
+            return
         if self.solving:
             assert self.solver is not None
             self.solver.validate(batch)

@@ -72,6 +72,8 @@ class PredictionTable(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Appends the rows of one batch, with each sample's key and split."""
+        if len(batch.rows) == 0:
+            return
         assert isinstance(pl_module, LinearProbe)
         assert pl_module.spec is not None
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]

@@ -133,10 +133,10 @@ def write_planted(
     return path
 
 
-def damage_sample(path: Path, row: int) -> str:
-    """Overwrites the header of a sample's latents, so that they cannot be read; returns its key."""
-    entry = open_dataset(path).index.slice(row, 1).to_pylist()[0]
+def damage_sample(path: Path, row: int, member: str = "latents.safetensors") -> str:
+    """Overwrites the header of a member, so that it cannot be read; returns the sample's key."""
+    entry = open_dataset(path).index.take([int(row)]).to_pylist()[0]
     with (path / "shards" / f"{entry['shard']}.tar").open("r+b") as tar:
-        tar.seek(entry["member.latents.safetensors.offset"] + 8)
-        tar.write(b"!")
+        tar.seek(entry[f"member.{member}.offset"])
+        tar.write(b"!" * 9)  # also the length that safetensors begin with
     return entry["key"]

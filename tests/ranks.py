@@ -35,7 +35,7 @@ def _rank(job: Callable[..., Any], rank: int, port: int, answer: Path, args: tup
     try:
         content = ("value", job(rank, *args))
     except BaseException:
-        content = ("error", traceback.format_exc())
+        content = ("error", "".join(traceback.format_exc().splitlines(keepends=True)[-6:]))
     answer.write_bytes(pickle.dumps(content))
 
 

@@ -11,6 +11,7 @@ from jax_bridge.shards.field import FieldSpec, field_name
 from jax_bridge.shards.foreign_dataset import ForeignDataset, open_foreign
 from jax_bridge.shards.open_writer import open_writer
 from jax_bridge.shards.read_plan import ReadPlan
+from jax_bridge.shards.read_position import ReadPosition
 from jax_bridge.shards.sample_key import EpisodeId, sample_key
 from jax_bridge.shards.sample_members import ImageFormat
 from jax_bridge.shards.selection import Where
@@ -28,6 +29,7 @@ __all__ = [
     "ForeignDataset",
     "ImageFormat",
     "ReadPlan",
+    "ReadPosition",
     "ShardDataset",
     "ShardLimits",
     "ShardWriteError",

@@ -14,7 +14,7 @@ from jax_bridge.shards.dataset_info import DatasetInfo
 from jax_bridge.shards.failures import DamagedShardError
 from jax_bridge.shards.field import FieldSpec
 from jax_bridge.shards.index import current_index
-from jax_bridge.shards.index_rows import MEMBER, TENSOR
+from jax_bridge.shards.index_rows import MEMBER, TENSOR, member_column
 from jax_bridge.shards.index_table import IndexTable
 from jax_bridge.shards.places import Places
 from jax_bridge.shards.projection import FlowTimes, Layers, Projection, project, whole
@@ -179,6 +179,33 @@ class ShardDataset:
             return np.empty((0,), np.float32)
         projection = whole(entry.dtype, entry.shape)
         return self._read(ROBOT, name, chosen, projection, entry, on_error)[0]
+
+    def read_members(self, suffix: str, rows: Sequence[int] | np.ndarray) -> list[bytes]:
+        """Reads whole members, as `base.jpg`, of some samples.
+
+        Raises:
+            ValueError: if no sample has such a member.
+            DamagedShardError: naming shard, key and member; also where a sample has none.
+        """
+        chosen = self._chosen(None, rows)
+        names = [member_column(suffix, what) for what in ("offset", "bytes")]
+        if not set(names) <= set(self.index.column_names):
+            raise ValueError(f"`suffix` must be of members that there are, but got {suffix!r}.")
+        places = self.index.select(names).take(chosen).to_pylist()
+        return [
+            self._read_member(suffix, row, *place.values())
+            for row, place in zip(chosen, places, strict=True)
+        ]
+
+    def _read_member(self, suffix: str, row: np.int64, offset: int | None, size: int) -> bytes:
+        shard = self._shard(self._places.shard_names[self._places.shard_ids[row]])
+        if offset is None or offset + size > len(shard):
+            reason = "the sample has none." if offset is None else "it does not lie in the tar."
+            key = self._places.key(int(row))
+            raise DamagedShardError(reason, shard=shard.name, key=key, member=suffix)
+        content = np.empty(1, f"V{size}")
+        shard.gather(np.asarray([offset]), content, np.zeros(1, np.int64))
+        return content.tobytes()
 
     def iter_batches(
         self,

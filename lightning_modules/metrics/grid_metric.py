@@ -143,9 +143,10 @@ class GridMetric(Metric):
 
     def estimates(self, *, draws: int = 1000, seed: int = 0) -> dict[str, GridEstimates]:
         """The metric of every cell with draws over the units."""
-        count = self.count.cpu().numpy()
-        weights = draw_weights(count, draws=draws, seed=seed)
-        values, drawn = self.compute(), self.weighted(weights)
+        values = self.compute()
+        with self.sync_context():  # the sums of all ranks, which must all ask
+            count = self.count.cpu().numpy()
+            drawn = self.weighted(draw_weights(count, draws=draws, seed=seed))
         return {
             name: GridEstimates(
                 value=values[name], draws=drawn[name], chance=self.chance[name],

@@ -1,10 +1,10 @@
-"""How far the training samples are read: an epoch and one integer."""
+"""How far samples are read: an epoch and one integer."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from jax_bridge.shards import ReadPlan
+from jax_bridge.shards.read_plan import ReadPlan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,31 +43,8 @@ class ReadPosition:
             return len(plan)
         if (self.samples, self.seed) != (len(plan), plan.seed):
             raise ValueError(
-                f"`ckpt_path` must be gone on with over the {self.samples} training samples of "
-                f"seed {self.seed} that it was saved with in the middle of an epoch, but got "
-                f"{len(plan)} of seed {plan.seed}. Give the same data, selection and seed, or a "
-                "checkpoint of an epoch's end."
+                f"`position` must lie in the order that it was saved in, {self.samples} samples of "
+                f"seed {self.seed}, but got {len(plan)} of seed {plan.seed}. Give the same data, "
+                "selection and seed, or go on from an epoch's end."
             )
         return self.done
-
-
-@runtime_checkable
-class FitClock(Protocol):
-    """What a loader must know of who trains with its batches."""
-
-    def epoch(self) -> int | None:
-        """The current epoch; None where nobody counts epochs."""
-        ...
-
-    def unfinished(self) -> int:
-        """Batches that were handed over but not trained with to the end."""
-        ...
-
-    def align(self, epoch: int, steps: int) -> None:
-        """Tells how many of this run's steps of the epoch are done already.
-
-        Args:
-            epoch: the epoch that is gone on with.
-            steps: in batches of this run, which may have other ranks or batch sizes.
-        """
-        ...
