@@ -6,8 +6,9 @@ Order is decided by the plan alone: it is a pure function of seed and epoch, wha
 of workers or ranks. A whole batch is read at once, only the bytes of the chosen cells.
 """
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,11 @@ from datamodules.field_choice import as_tensor
 from datamodules.latent_batch import LatentBatch
 from datamodules.targets.target import Target
 from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset, open_dataset
+from jax_bridge.shards.remote.address import is_address
 
 Rows = Int64[np.ndarray, "_"]
+READ_AHEAD = 2
+"""Batches that an address is told of before they are read."""
 MOST_SPARES = 32
 """Spare rows that are tried for one that cannot be read, before the data set is given up."""
 
@@ -128,8 +132,8 @@ class BatchReader:
         self._dataset: ShardDataset | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """A worker opens the data set itself: open files do not travel."""
-        return {**self.__dict__, "_dataset": None}
+        """A worker opens a folder itself; of an address it gets what is known of it already."""
+        return {**self.__dict__, "_dataset": self.dataset if is_address(self.path) else None}
 
     @property
     def dataset(self) -> ShardDataset:
@@ -137,6 +141,11 @@ class BatchReader:
         if self._dataset is None:
             self._dataset = open_dataset(self.path)
         return self._dataset
+
+    def read_ahead(self, rows: Rows) -> None:
+        """Says that these rows are read soon; of an address they are fetched meanwhile."""
+        if self._dataset is not None:  # before, nothing was read that it could go by
+            self._dataset.read_ahead(rows)
 
     def read(self, rows: Rows) -> LatentBatch:
         """Reads one batch."""
@@ -151,6 +160,17 @@ class BatchReader:
             episode=as_tensor(columns.episode[rows]),
             timestep=as_tensor(columns.timestep[rows]),
         )
+
+
+def announced(stream: Iterator[Rows], read_ahead: Callable[[Rows], None]) -> Iterator[Rows]:
+    """Passes rows on, each batch after it was said which ones follow it."""
+    waiting: collections.deque[Rows] = collections.deque()
+    for rows in stream:
+        read_ahead(rows)
+        waiting.append(rows)
+        if len(waiting) > READ_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
 class ReadBatches:
@@ -171,7 +191,7 @@ class ReadBatches:
 
     def __call__(self, stream: Iterator[Rows]) -> Iterator[Reading]:
         """Yields a reading for each array of row numbers; a worker ends with what went wrong."""
-        for rows in stream:
+        for rows in announced(stream, self.reader.read_ahead):
             known = set(self._damaged)
             try:
                 batch = self.read(rows)
