@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "validate": Command(module="cli.lightning", help="run a trained probe on the validation split"),
     "test": Command(module="cli.lightning", help="run a trained probe on the test split"),
     "predict": Command(module="cli.lightning", help="write a probe's predictions as Parquet"),
+    "erase": Command(
+        module="cli.erase", help="take a concept out of latents, as a file of interventions"
+    ),
     "report": Command(module="cli.report", help="make one self-contained HTML page of a run"),
     "language-report": Command(
         module="cli.language_report", help="how the instruction stands in the latents over time"
