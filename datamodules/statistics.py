@@ -29,6 +29,10 @@ class FeatureStatistics:
     """How many features never vary."""
 
 
+AT_ONCE = 2**18
+"""Numbers that are held in float64 together: few enough to stay in a processor's cache."""
+
+
 class Moments:
     """Running mean and sum of squared deviations in float64; batches may come in any sizes.
 
@@ -42,9 +46,7 @@ class Moments:
 
     def update(self, features: Float[Tensor, "b c d"]) -> None:
         """Adds one batch."""
-        values = features.double()
-        n, mean = len(values), values.mean(0)
-        squares = (values - mean).square().sum(0)
+        n, mean, squares = batch_moments(features)
         if self.mean is None or self.squares is None:
             self.count, self.mean, self.squares = n, mean, squares
             return
@@ -63,6 +65,22 @@ class Moments:
         return FeatureStatistics(
             mean=self.mean.float(), std=std.float(), constant=int(constant.sum())
         )
+
+
+def batch_moments(
+    features: Float[Tensor, "b c d"],
+) -> tuple[int, Float64[Tensor, "c d"], Float64[Tensor, "c d"]]:
+    """Number, mean and sum of squared deviations of one batch."""
+    flat, n = features.flatten(1), len(features)
+    mean = torch.empty(flat.shape[1], dtype=torch.float64, device=flat.device)
+    squares = torch.empty_like(mean)
+    step = max(1, AT_ONCE // n)
+    for start in range(0, len(mean), step):
+        part = slice(start, start + step)
+        values = flat[:, part].double()
+        mean[part] = values.mean(0)
+        squares[part] = values.sub_(mean[part]).square_().sum(0)
+    return n, mean.view(features.shape[1:]), squares.view(features.shape[1:])
 
 
 def feature_statistics(batches: Iterable[Float[Tensor, "b c d"]]) -> FeatureStatistics:

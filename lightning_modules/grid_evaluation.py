@@ -143,11 +143,18 @@ class GridEvaluation(nn.Module):
             ranks = torch.distributed.get_world_size()
         return loss[used].sum(0) * ranks / count.clamp(min=1)
 
-    def reset(self) -> None:
-        """Forgets everything, for the next pass."""
-        for module in self.modules():
-            if isinstance(module, Metric):
-                module.reset()
+    def reset(self, *, all_metrics: bool) -> None:
+        """Forgets everything, for the next pass.
+
+        Args:
+            all_metrics: also those that training leaves empty.
+        """
+        parts = [self.of(place) for place in range(len(self.groups))]
+        used = [self.trivial, self.control_trivial]
+        used += [metric for part in parts for metric in (part.loss, part.score)]
+        every = [module for module in self.modules() if isinstance(module, Metric)]
+        for metric in every if all_metrics else used:
+            metric.reset()
 
 
 def targets_of(group: GroupSpec, batch: LatentBatch) -> Shaped[Tensor, "b ..."]:

@@ -342,7 +342,7 @@ class LinearProbe(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Starts counting anew; a closed form is solved."""
         assert self.evaluation is not None
-        self.evaluation.reset()
+        self.evaluation.reset(all_metrics=self.trainer.state.fn != "fit")
         if self.solving:
             assert self.solver is not None
             self.solver.solve()

@@ -88,7 +88,8 @@ class FeatureScaler(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c d"]) -> Float[Tensor, "b c d"]:
         """Normalised features, in the type of the statistics."""
-        return (features.to(self.mean.dtype) - self.mean) / self.std
+        # One new tensor and no more: on a CPU, fresh memory costs more than the arithmetic.
+        return torch.sub(features, self.mean).div_(self.std)
 
 
 class ProbeGroup(nn.Module):
