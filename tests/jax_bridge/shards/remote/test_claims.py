@@ -70,14 +70,15 @@ class Shared(RemoteStore):
 
     def listing(self, folder):
         self._turn()
-        names = list(self._objects)
-        return {n.partition("/")[2]: ObjectInfo(size=1, stamp=str(self._objects[n])) for n in names}
+        now = dict(self._objects).items()  # at once: the other machine may run beside this one
+        return {n.partition("/")[2]: ObjectInfo(size=1, stamp=str(text)) for n, text in now}
 
     def read(self, name):
         self._turn()
-        if name not in self._objects:
+        content = self._objects.get(name)
+        if content is None:
             raise FileNotFoundError(name)
-        return self._objects[name]
+        return content
 
     def write(self, name, content):
         self._turn()
