@@ -13,8 +13,16 @@ from lightning_modules.verdict import (
     verdict,
 )
 
-FEW_UNITS = 20
-"""Below this many, bootstrap intervals are known to be too narrow."""
+FEW_UNITS = 6
+"""Below this many, intervals are known to be too narrow, though they are widened for few units."""
+LEVEL = 0.05
+"""Corrected p-values below this are counted."""
+PERMUTED: dict[str, str] = {
+    "refit": "every probe was solved anew for each permutation of the labels of whole {unit}s",
+    "held_out": "the probes stayed as they are, and their predictions on held-out {unit}s were "
+    "compared with the labels of other {unit}s",
+}
+"""What was done with the permuted labels."""
 
 
 def span(cell: CellResult, unit: str) -> str:
@@ -58,7 +66,7 @@ def plain_words(results: ProbeResults) -> list[str]:
         f"intervals whole {results.unit}s were drawn, {results.units} of them, because samples "
         f"of one {results.unit} resemble each other.",
     ]
-    lines += control_words(results)
+    lines += permutation_words(results) + control_words(results)
     if chosen.interval[0] == chosen.interval[1]:
         lines.append(
             f"An interval without width means that every {results.unit} gave the same score, not "
@@ -67,6 +75,22 @@ def plain_words(results: ProbeResults) -> list[str]:
             "with it (rule of three)."
         )
     return lines
+
+
+def permutation_words(results: ProbeResults) -> list[str]:
+    """What the permutation test says, and how it was made."""
+    if not results.permutation:
+        return []
+    chosen = results.cells[results.chosen]
+    below = sum((cell.p_corrected or 0) < LEVEL for cell in results.cells)
+    how = PERMUTED[results.permutation].format(unit=results.unit)
+    return [
+        f"Permutation test ({results.permutations} permutations): {how}. In the chosen cell "
+        f"permuted labels give a {results.score_name} of {chosen.null_score:.3f} on average and "
+        f"reach its score with p = {chosen.p_value:.4f}; the best of all {len(results.cells)} "
+        f"cells reaches it with p = {chosen.p_corrected:.4f}. {below} {'cell has' if below == 1 else 'cells have'} a corrected p "
+        f"below {LEVEL}."
+    ]
 
 
 def control_words(results: ProbeResults) -> list[str]:

@@ -25,6 +25,8 @@ def _columns(results: ProbeResults) -> list[str]:
     columns += [results.score_name, "95 % from", "to", "gain from", "to"]
     columns += ["balanced"] if _has(results, "balanced_accuracy") else []
     columns += ["selectivity", "from", "to"] if _has(results, "selectivity") else []
+    columns += ["p", "p corrected"] if _has(results, "p_value") else []
+    columns += ["penalty"] if _has(results, "penalty") else []
     columns += ["shorter code"] if _has(results, "code") else []
     return [*columns, "verdict", "loss", "best epoch"]
 
@@ -42,6 +44,10 @@ def _row(results: ProbeResults, cell: CellResult, columns: list[str]) -> str:
         found = cell.selectivity
         ends = (found.value, found.low, found.high) if found else (None, None, None)
         cells += [table_cell(end, "+.3f") for end in ends]
+    if "p" in columns:
+        cells += [table_cell(p, ".4f") for p in (cell.p_value, cell.p_corrected)]
+    if "penalty" in columns:
+        cells.append(table_cell(cell.penalty, "g"))
     if "shorter code" in columns:
         cells.append(table_cell(cell.code.compression if cell.code else None, ".2f"))
     cells.append(table_cell(verdict(results, cell).word, text=True))
