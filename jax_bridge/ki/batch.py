@@ -4,7 +4,6 @@ Letters: b batch; h action horizon; a action dimensions.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 
@@ -47,8 +46,4 @@ class TrainingBatch:
 
     def without_targets(self) -> "TrainingBatch":
         """The same batch with nothing for the backbone to learn."""
-        names = ("fast_action_tokens", "fast_action_mask", "text_target_tokens", "text_target_mask")
-        nothing: dict[str, Any] = dict.fromkeys(names)
-        return dataclasses.replace(
-            self, observation=dataclasses.replace(self.observation, **nothing)
-        )
+        return dataclasses.replace(self, observation=self.observation.without_targets())

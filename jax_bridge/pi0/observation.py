@@ -16,6 +16,10 @@ from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.vocabulary import CAMERAS
 
 ArrayLike = jax.Array | np.ndarray
+TARGET_FIELDS = (
+    "fast_action_tokens", "fast_action_mask", "text_target_tokens", "text_target_mask",
+)  # fmt: skip
+"""Fields of an observation that are learnt, not read."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -61,6 +65,10 @@ class Observation:
         for field, child in zip(dataclasses.fields(cls), children, strict=True):
             object.__setattr__(made, field.name, child)
         return made
+
+    def without_targets(self) -> "Observation":
+        """The same inputs with nothing to learn."""
+        return dataclasses.replace(self, **dict.fromkeys(TARGET_FIELDS))
 
     def check(self, config: Pi0Config) -> None:
         """Raises if shapes or kinds of numbers do not fit the model.

@@ -384,7 +384,7 @@ def test_errors_by_time_add_up_to_the_loss(small):
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"`mode` must be one of insulate, .*, but got 'both'"):
         Objective(mode="both")
-    with pytest.raises(ValueError, match="`flow_weight` must not be negative, but got -1.0"):
+    with pytest.raises(ValueError, match=r"`flow_weight` must not be negative, but got -1\.0"):
         Objective(flow_weight=-1.0)
     with pytest.raises(ValueError, match="must be positive, but got 0"):
         Objective(flow_samples=0)

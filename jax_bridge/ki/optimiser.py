@@ -1,0 +1,121 @@
+"""AdamW with warm-up and cosine decay; gradients are clipped a group at a time.
+
+One global norm would let the flow loss rescale the backbone's update: the groups of `UPDATED`
+are clipped each by its own norm, so that nothing of the expert reaches the backbone.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import optax
+
+from jax_bridge.ki.parameter_groups import BACKBONE_GROUPS, group_of
+
+UPDATED = ("backbone", "expert")
+"""Groups that are clipped together: all that tokens train, all that the flow trains."""
+FROZEN = "frozen"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """How parameters move; defaults are openpi's."""
+
+    peak_learning_rate: float = 2.5e-5
+    final_learning_rate: float = 2.5e-6
+    warmup_steps: int = 1000
+    decay_steps: int = 30_000
+    """Steps until the cosine has fallen to `final_learning_rate`, warm-up included."""
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 1e-10
+    clip_norm: float = 1.0
+    """Largest norm of each group's gradient."""
+    freeze: str | None = None
+    """A regular expression; leaves whose path it matches anywhere stay as they are."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.final_learning_rate <= self.peak_learning_rate:
+            raise ValueError(
+                f"`final_learning_rate` must lie in [0, {self.peak_learning_rate}], the peak, but "
+                f"got {self.final_learning_rate}."
+            )
+        if not 0 <= self.warmup_steps < self.decay_steps:
+            raise ValueError(
+                f"`warmup_steps` must lie in [0, {self.decay_steps}), the steps of the decay, but "
+                f"got {self.warmup_steps}."
+            )
+        if not self.clip_norm > 0:
+            raise ValueError(f"`clip_norm` must be positive, but got {self.clip_norm}.")
+        try:
+            re.compile(self.freeze or "")
+        except re.error as error:
+            raise ValueError(
+                f"`freeze` must be a regular expression, but got {self.freeze!r} ({error})."
+            ) from error
+
+
+def schedule(config: OptimiserConfig) -> optax.Schedule:
+    """The learning rate at each step."""
+    peak = config.peak_learning_rate
+    return optax.warmup_cosine_decay_schedule(
+        init_value=peak / (config.warmup_steps + 1),
+        peak_value=peak,
+        warmup_steps=config.warmup_steps,
+        decay_steps=config.decay_steps,
+        end_value=config.final_learning_rate,
+    )
+
+
+def path_of(path: Any) -> str:
+    """A leaf's path as `a/b/c`, from jax's key path."""
+    return "/".join(str(part.key) for part in path)
+
+
+def update_groups(params: Any, freeze: str | None) -> Any:
+    """The group that each leaf is updated with, as a tree of words.
+
+    Raises:
+        ValueError: if `freeze` matches every leaf, or none.
+    """
+    pattern = re.compile(freeze) if freeze else None
+
+    def word(path: Any, _: Any) -> str:
+        name = path_of(path)
+        if pattern is not None and pattern.search(name):
+            return FROZEN
+        return "backbone" if group_of(name) in BACKBONE_GROUPS else "expert"
+
+    words = jax.tree_util.tree_map_with_path(word, params)
+    found = [leaf == FROZEN for leaf in jax.tree.leaves(words)]
+    if freeze and (all(found) or not any(found)):
+        raise ValueError(
+            f"`freeze` must match some leaves, but {freeze!r} matches "
+            f"{'all' if all(found) else 'none'}. `vla-lens ki` names them in its table of groups."
+        )
+    return words
+
+
+def make_optimiser(config: OptimiserConfig, params: Any) -> optax.GradientTransformation:
+    """The update of all leaves.
+
+    Args:
+        config: how parameters move.
+        params: a tree of leaves or shapes; only its paths are read.
+    """
+
+    def own() -> optax.GradientTransformation:
+        return optax.chain(
+            optax.clip_by_global_norm(config.clip_norm),
+            optax.adamw(
+                schedule(config), b1=config.b1, b2=config.b2, eps=config.eps,
+                weight_decay=config.weight_decay,
+            ),
+        )  # fmt: skip
+
+    transforms = {name: own() for name in UPDATED}
+    return optax.multi_transform(
+        {**transforms, FROZEN: optax.set_to_zero()}, update_groups(params, config.freeze)
+    )

@@ -1,0 +1,211 @@
+"""The proofs of the specification that concern steps of training and decoding."""
+
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from jax_bridge.ki import sharding
+from jax_bridge.ki.backbone import run_backbone, score_tokens
+from jax_bridge.ki.decoding import decode_fast
+from jax_bridge.ki.objective import Objective
+from jax_bridge.ki.optimiser import OptimiserConfig, make_optimiser, schedule, update_groups
+from jax_bridge.ki.parameter_groups import BACKBONE_GROUPS, group_of
+from jax_bridge.ki.sequence import targets_of
+from jax_bridge.ki.train_step import StepConfig, initial_state, make_train_step
+from jax_bridge.pi0 import Pi0
+from jax_bridge.pi0.parameters import leaves
+
+_spec = importlib.util.spec_from_file_location(
+    "ki_conftest", pathlib.Path(__file__).with_name("conftest.py")
+)
+_conftest = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_conftest)
+make_batch = _conftest.make_batch
+
+pytestmark = pytest.mark.parametrize("small", ["pi05_micro"], indirect=True)
+FAST = OptimiserConfig(
+    peak_learning_rate=3e-3, final_learning_rate=1e-3, warmup_steps=5, decay_steps=400
+)
+
+
+@functools.lru_cache(maxsize=8)
+def trainer(config, objective, optimiser_config, step_config):
+    shapes = Pi0(config).init(0)
+    optimiser = make_optimiser(optimiser_config, shapes)
+    step = jax.jit(make_train_step(config, objective, optimiser, step_config))
+    return step, initial_state(shapes, optimiser, step_config)
+
+
+PLAIN = StepConfig()
+
+
+def train(small, steps, objective=None, optimiser=FAST, step=PLAIN, batch=None, state=None):
+    run, start = trainer(small.config, objective or Objective(), optimiser, step)
+    state, reports = state or start, []
+    for _ in range(steps):
+        state, report = run(state, batch or small.batch, jax.random.key(3))
+        reports.append(report)
+    return state, reports
+
+
+def parameters(state):
+    return {path: np.asarray(leaf) for path, leaf in leaves(state.params)}
+
+
+def test_4_the_backbones_update_does_not_depend_on_the_flow_weight(small):
+    one, said = train(small, 2, Objective())
+    eight, told = train(small, 2, Objective(flow_weight=8.0))
+    one, eight = parameters(one), parameters(eight)
+    start = {path: np.asarray(leaf) for path, leaf in leaves(small.params)}
+    for path in one:
+        if group_of(path) in BACKBONE_GROUPS:
+            np.testing.assert_array_equal(one[path], eight[path], err_msg=path)
+            assert (one[path] != start[path]).any(), path
+    assert float(told[0].gradient_norm["expert"]) == 8 * float(said[0].gradient_norm["expert"])
+
+
+OVERFITTING = dataclasses.replace(FAST, decay_steps=300)
+
+
+@functools.lru_cache(maxsize=1)
+def overfitted(config):
+    """A model that has learnt one batch (images, prompts, FAST; no text) by heart."""
+    batch = make_batch(config)
+    observation = dataclasses.replace(
+        batch.observation, text_target_tokens=None, text_target_mask=None
+    )
+    batch = dataclasses.replace(batch, observation=observation, actions=np.tanh(batch.actions))
+    run, state = trainer(config, Objective(flow_samples=4), OVERFITTING, PLAIN)
+    reports = []
+    for _ in range(300):
+        state, report = run(state, batch, jax.random.key(3))
+        reports.append(report.losses)
+    return batch, state, reports
+
+
+def test_16_decoding_with_a_cache_equals_teacher_forcing(small):
+    batch, state, _ = overfitted(small.config)
+    given = batch.observation
+    decode = jax.jit(decode_fast, static_argnames=("config", "length", "end"))
+    said = decode(state.params, given, small.config, length=9, end=-1)
+    assert said.mask.all()
+    asked = dataclasses.replace(
+        given, fast_action_tokens=np.asarray(said.tokens), fast_action_mask=np.asarray(said.mask)
+    )
+
+    @jax.jit
+    def best(params, observation):
+        done = run_backbone(params, observation, small.config)
+        return score_tokens(params, done.predicting, targets_of(observation).tokens).best
+
+    np.testing.assert_array_equal(best(state.params, asked), said.tokens)
+    # What was learnt is said, and it is not one token again and again.
+    for item, size in ((0, 7), (1, 3)):
+        np.testing.assert_array_equal(
+            said.tokens[item, :size], given.fast_action_tokens[item, :size]
+        )
+    assert len(np.unique(said.tokens[0])) > 5
+
+
+def test_16_a_sample_that_has_said_its_end_mark_says_no_more(small):
+    decode = jax.jit(decode_fast, static_argnames=("config", "length", "end"))
+    free = np.asarray(
+        decode(small.params, small.batch.observation, small.config, length=6, end=-1).tokens
+    )
+    end = int(free[0, 2])
+    first = int(np.argmax(free[0] == end))
+    said = decode(small.params, small.batch.observation, small.config, length=6, end=end)
+    np.testing.assert_array_equal(said.tokens[0, : first + 1], free[0, : first + 1])
+    assert not said.mask[0, first + 1 :].any()
+    assert not said.tokens[0, first + 1 :].any()
+
+
+def test_19_a_step_on_eight_devices_equals_one_device(small):
+    script = pathlib.Path(__file__).with_name("on_eight_devices.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
+def test_19_going_on_from_a_saved_state_is_bitwise_an_uninterrupted_run(small):
+    whole, reports = train(small, 4)
+    half, _ = train(small, 2)
+    stored = jax.tree.map(np.asarray, half)
+    resumed, later = train(small, 2, state=jax.tree.map(jnp.asarray, stored))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [float(r.losses.total) for r in reports[2:]] == [float(r.losses.total) for r in later]
+
+
+def test_20_one_batch_can_be_overfitted(small):
+    batch, state, losses = overfitted(small.config)
+    assert float(losses[0].fast_accuracy) < 0.5
+    assert float(losses[-1].fast_accuracy) == 1.0
+    assert float(losses[-1].exact_chunks) == 1.0
+    flow = np.array([loss.flow for loss in losses])
+    assert flow[-20:].mean() < 0.2 * flow[:5].mean()
+    sampled = Pi0(small.config).sample_actions(
+        state.params, batch.observation.without_targets(), key=jax.random.key(1)
+    )
+    error = np.square(np.asarray(sampled) - batch.actions).mean()
+    assert error < 0.15 * np.square(batch.actions).mean()
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(small):
+    """Where every sample has the same kinds of targets, so that means of means are means."""
+    ones = np.ones((3, 7), bool)
+    batch = small.observe(fast_action_mask=ones, text_target_tokens=None, text_target_mask=None)
+    slow = dataclasses.replace(FAST, eps=1e-2)  # updates nearly linear in the gradient
+    whole, said = train(small, 1, optimiser=slow, batch=batch)
+    parts, told = train(small, 1, optimiser=slow, step=StepConfig(micro_batches=3), batch=batch)
+    np.testing.assert_allclose(told[0].losses.total, said[0].losses.total, rtol=1e-5)
+    for group, norm in said[0].gradient_norm.items():
+        np.testing.assert_allclose(told[0].gradient_norm[group], norm, rtol=1e-4)
+    for path, leaf in parameters(whole).items():
+        np.testing.assert_allclose(parameters(parts)[path], leaf, atol=1e-5, err_msg=path)
+
+
+def test_frozen_leaves_stay_and_a_pattern_that_matches_nothing_is_refused(small):
+    frozen = dataclasses.replace(FAST, freeze="^PaliGemma/img/")
+    state, _ = train(small, 1, optimiser=frozen)
+    start = {path: np.asarray(leaf) for path, leaf in leaves(small.params)}
+    for path, leaf in parameters(state).items():
+        assert (leaf == start[path]).all() == (group_of(path) == "vision"), path
+    with pytest.raises(ValueError, match="'vision' matches none"):
+        update_groups(small.params, "vision")
+    with pytest.raises(ValueError, match="matches all"):
+        update_groups(small.params, ".")
+
+
+def test_the_average_follows_the_parameters(small):
+    state, _ = train(small, 1, step=StepConfig(ema_decay=0.75))
+    start = {path: np.asarray(leaf) for path, leaf in leaves(small.params)}
+    for path, leaf in leaves(state.average):
+        expected = 0.75 * start[path] + 0.25 * parameters(state)[path]
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_the_learning_rate_rises_and_falls_as_set(small):
+    rate = schedule(FAST)
+    assert float(rate(0)) == pytest.approx(3e-3 / 6)
+    assert float(rate(5)) == pytest.approx(3e-3)
+    assert float(rate(400)) == pytest.approx(1e-3)
+    with pytest.raises(ValueError, match="`warmup_steps` must lie in"):
+        OptimiserConfig(warmup_steps=10, decay_steps=10)
+
+
+def test_large_leaves_are_cut_and_small_ones_are_not(small):
+    mesh = sharding.make_mesh(1)
+    assert sharding.leaf_sharding((64, 64), mesh, smallest=1).spec == PartitionSpec()
+    with pytest.raises(ValueError, match="must divide the number of devices, 1, but got 3"):
+        sharding.make_mesh(3)
