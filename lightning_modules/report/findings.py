@@ -83,12 +83,13 @@ def permutation_words(results: ProbeResults) -> list[str]:
         return []
     chosen = results.cells[results.chosen]
     below = sum((cell.p_corrected or 0) < LEVEL for cell in results.cells)
+    count = f"{below} {'cell has' if below == 1 else 'cells have'}"
     how = PERMUTED[results.permutation].format(unit=results.unit)
     return [
         f"Permutation test ({results.permutations} permutations): {how}. In the chosen cell "
         f"permuted labels give a {results.score_name} of {chosen.null_score:.3f} on average and "
         f"reach its score with p = {chosen.p_value:.4f}; the best of all {len(results.cells)} "
-        f"cells reaches it with p = {chosen.p_corrected:.4f}. {below} {'cell has' if below == 1 else 'cells have'} a corrected p "
+        f"cells reaches it with p = {chosen.p_corrected:.4f}. {count} a corrected p "
         f"below {LEVEL}."
     ]
 
