@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -46,6 +46,16 @@ HINT = f"`vla-lens fit` writes RUN/{CHECKPOINT}."
 TERMINATED = 143
 """Exit code of a fit that SIGTERM ended: 128 + 15, as a shell says it."""
 NO_CHECKPOINT = f"`--ckpt_path` must be given, but got nothing. {HINT}"
+
+
+class SayPasses(Callback):
+    """Says, before the first one, how many passes over the data a closed form takes."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the plan."""
+        assert isinstance(pl_module, LinearProbe)
+        if pl_module.solver is not None and trainer.is_global_zero:
+            print(pl_module.solver.describe())
 
 
 class ProbeCLI(LightningCLI):
@@ -136,7 +146,7 @@ class ProbeCLI(LightningCLI):
         save_every = self.config_init[str(self.subcommand)].save_every
         config = self.config_init[str(self.subcommand)].trainer
         self.run_callback = RunFolder(command=shlex.join(["vla-lens", *self.args]))
-        callbacks: list[Callback] = [self.run_callback]
+        callbacks: list[Callback] = [self.run_callback, SayPasses()]
         if config.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         if config.enable_checkpointing is not False:
