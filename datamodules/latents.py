@@ -32,8 +32,8 @@ from datamodules.statistics import (
 )
 from datamodules.stream import BatchReader, RowColumns
 from datamodules.target_spec import TargetSpec
-from datamodules.targets.registry import TARGETS
-from datamodules.targets.target import Target
+from datamodules.targets.registry import check_target, make_target
+from datamodules.targets.target import Target, TargetOptions
 from datamodules.trainer_clock import TrainerClock
 from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset, open_dataset, split_rows
 
@@ -50,8 +50,7 @@ def check_settings(target: str, batch_size: int, num_workers: int, on_error: str
     Raises:
         ValueError: if one is unknown or out of range.
     """
-    if target not in TARGETS:
-        raise ValueError(f"`target` must be one of {', '.join(TARGETS)}, but got {target!r}.")
+    check_target(target)
     if batch_size < 1 or num_workers < 0:
         raise ValueError(
             f"`batch_size` must be positive and `num_workers` not negative, but got "
@@ -79,9 +78,14 @@ class LatentDataModule(pl.LightningDataModule):
         suite: the suite, where the data set holds several.
         task_range: half-open, 0:5.
         episode_range: half-open, of each task's episodes.
-        target: task_id, instruction or robot_state.
+        target: what is to be predicted: task_id, instruction, success, ... (docs/targets.md), or
+            a column of the index, column:NAME (class:NAME takes numbers as names).
+        encoder: of instructions: tfidf, or a folder or hub name such as t5-small.
+        whiten: gives every direction of embedded instructions the same variance.
         split_by: episode, task (unseen instructions) or suite (unseen scenes); sample leaks.
         fractions: of training, validation and test.
+        folds: cuts into so many equal parts in place of `fractions`.
+        fold: the part that is tested; the next one validates.
         allow_leakage: allows split_by sample, and says so wherever results are shown.
         batch_size: samples a batch.
         num_workers: processes that read; 0 reads in the training process, which is fastest for
@@ -109,8 +113,12 @@ class LatentDataModule(pl.LightningDataModule):
         task_range: str | list[int] | None = None,
         episode_range: str | list[int] | None = None,
         target: str = "task_id",
+        encoder: str = "tfidf",
+        whiten: bool = False,
         split_by: Literal["episode", "task", "suite", "sample"] = "episode",
         fractions: tuple[float, float, float] = (0.6, 0.2, 0.2),
+        folds: int | None = None,
+        fold: int = 0,
         allow_leakage: bool = False,
         batch_size: int = 128,
         num_workers: int = 0,
@@ -134,15 +142,20 @@ class LatentDataModule(pl.LightningDataModule):
         self._split: dict[str, Any] = {
             "by": split_by, "fractions": fractions, "seed": seed, "allow_leakage": allow_leakage,
         }  # fmt: skip
+        if folds is not None:
+            self._split |= {"folds": folds, "fold": fold}
         self.batch_size = batch_size
         self._num_workers = num_workers
         self._cache = Path(cache_dir) if cache_dir else cache_folder()
+        self._target_options = TargetOptions(encoder=encoder, whiten=whiten, cache=self._cache)
         self._dataset: ShardDataset | None = None
         self._statistics: tuple[FeatureStatistics, ...] | None = None
         self.rows: dict[str, Rows] = {}
         """Row numbers of each split, and of all of them under `all`."""
         self.dropped = 0
         """Rows without a valid token in the region (a masked camera)."""
+        self.without_value = 0
+        """Rows whose target is unknown."""
         self._on_error: OnError = on_error
         self.damaged = {split: DamagedRows() for split in (*SPLITS, "all")}
         """Rows that this process could not read so far, and why, by the split being read."""
@@ -171,10 +184,14 @@ class LatentDataModule(pl.LightningDataModule):
         dataset = self.dataset
         self.fields: tuple[FieldChoice, ...] = self._source_choice.fields(dataset)
         self.cells: tuple[Cell, ...] = tuple(cell for field in self.fields for cell in field.cells)
-        self.target: Target = TARGETS[self._target_name]()
-        rows, self.dropped = self._valid_rows(self._row_choice.rows(dataset))
+        self.target: Target = make_target(self._target_name, self._target_options)
+        valid, self.dropped = self._valid_rows(self._row_choice.rows(dataset))
+        rows = self._known_rows(valid)
+        self.without_value = len(valid) - len(rows)
         parts = self._split_rows(rows)
-        self.target_spec: TargetSpec = self._fit_target(rows, parts["train"])
+        self.target_spec: TargetSpec = self.target.fit(dataset, rows=rows, training=parts["train"])
+        for note in self.target_spec.notes:
+            _log.warning("%s", note)
         self.clusters: Clusters
         by = self._split["by"]
         self.clusters, episode_of_row = clusters_of_index(
@@ -230,20 +247,26 @@ class LatentDataModule(pl.LightningDataModule):
             )
         return kept
 
-    def _fit_target(self, rows: Rows, training: Rows) -> TargetSpec:
+    def _known_rows(self, rows: Rows) -> Rows:
+        """Rows whose target is known; what cannot be read is not, if it may be skipped."""
         try:
-            return self.target.fit(self.dataset, rows=rows, training=training)
+            kept = rows[self.target.known(self.dataset, rows)]
         except DamagedShardError:
             if self._on_error == "raise":
                 raise
-        self.dataset.read_robot("state", rows=rows, on_error="skip")
-        damaged = np.asarray(list(self.dataset.damaged), np.int64)
-        sound, training = (np.setdiff1d(part, damaged) for part in (rows, training))
-        return self.target.fit(self.dataset, rows=sound, training=training)
+            self.dataset.read_robot("state", rows=rows, on_error="skip")
+            sound = np.setdiff1d(rows, np.asarray(list(self.dataset.damaged), np.int64))
+            kept = sound[self.target.known(self.dataset, sound)]
+        if len(kept) == 0:
+            raise ValueError(
+                f"`target` must be known of some samples, but {self._target_name} is of none of "
+                f"{len(rows)}. Choose another target."
+            )
+        return kept
 
     def _split_rows(self, rows: Rows) -> dict[str, Rows]:
-        target, by = TARGETS[self._target_name], self._split["by"]
-        if target.needs_seen_tasks and by in ("task", "suite"):
+        by = self._split["by"]
+        if self.target.needs_seen_tasks and by in ("task", "suite"):
             raise ValueError(
                 f"`split_by` must be episode with target {self._target_name}, but got {by!r}: a "
                 "class that was never trained cannot be recognised. Use target instruction."
@@ -254,10 +277,14 @@ class LatentDataModule(pl.LightningDataModule):
         if empty:
             raise ValueError(
                 f"`fractions` must leave samples in every split, but {', '.join(empty)} got none "
-                f"of {len(rows)} samples with {self._split['fractions']} by {by}. "
+                f"of {len(rows)} samples with {self._how_split()} by {by}. "
                 "Select more episodes, or larger fractions."
             )
         return parts
+
+    def _how_split(self) -> str:
+        folds = self._split.get("folds")
+        return f"fold {self._split['fold']} of {folds}" if folds else f"{self._split['fractions']}"
 
     def prepare_data(self) -> None:
         """Reads the statistics once, before other ranks need them; they find them in the cache."""
@@ -436,6 +463,7 @@ class LatentDataModule(pl.LightningDataModule):
                 if source.kind == MAIN
             ),
             "target": self._target_name,
+            "target_notes": list(self.target_spec.notes),
             "untrained_classes": list(self.target_spec.untrained),
             "suite": choice.suite,
             "tasks": choice.task_range,
@@ -445,4 +473,5 @@ class LatentDataModule(pl.LightningDataModule):
             "leaky": self._split["by"] == "sample",
             "splits": splits,
             "dropped_without_valid_token": self.dropped,
+            "dropped_without_value": self.without_value,
         }

@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+NEARLY_ONE = 0.95
+"""Vectors whose mean pairwise cosine is above this nearly coincide."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TargetSpec:
@@ -28,6 +31,12 @@ class TargetSpec:
     basis: str = ""
     """Digest of the training data that the values were estimated from (words, means); empty where
     they stand for themselves."""
+    dimensions: tuple[str, ...] = ()
+    """Names of a vector's dimensions, where they have any."""
+    pairwise_cosine: float | None = None
+    """Of embeddings: mean cosine of pairs of different training instructions, before centring."""
+    encoder: str = ""
+    """Of embeddings: which encoder made them."""
 
     def __post_init__(self) -> None:
         if len(self.trivial) != self.size:
@@ -41,6 +50,29 @@ class TargetSpec:
         shares = zip(self.classes, self.trivial, strict=False)
         return tuple(name for name, share in shares if share == 0)
 
+    @property
+    def collapsed(self) -> bool:
+        """Whether the embeddings nearly coincide, so that a raw cosine says nothing."""
+        return self.pairwise_cosine is not None and self.pairwise_cosine > NEARLY_ONE
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What one must know to read scores on this target, as sentences."""
+        found: list[str] = []
+        if self.collapsed:
+            found.append(
+                f"Targets collapsed: the embeddings of different instructions by {self.encoder} "
+                f"have a mean cosine of {self.pairwise_cosine:.4f}. Raw cosines say nothing here; "
+                "targets are centred, so a constant answer scores near 0."
+            )
+        if self.untrained:
+            found.append(
+                f"{len(self.untrained)} of {self.size} classes have no training sample and can "
+                f"never be said: {', '.join(self.untrained[:5])}"
+                + (", ..." if len(self.untrained) > 5 else ".")
+            )
+        return tuple(found)
+
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
         entry = dataclasses.asdict(self)
@@ -49,7 +81,7 @@ class TargetSpec:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "TargetSpec":
         """Reads what `to_json` wrote."""
-        tuples = {word: tuple(entry[word]) for word in ("classes", "trivial")}
+        words = ("classes", "trivial", "dimensions", "table_names")
+        tuples = {word: tuple(entry.get(word, ())) for word in words}
         tuples["table"] = tuple(tuple(row) for row in entry.get("table", ()))
-        tuples["table_names"] = tuple(entry.get("table_names", ()))
         return cls(**{**entry, **tuples})

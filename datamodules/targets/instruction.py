@@ -1,112 +1,73 @@
-"""The instruction that the policy read, as a vector of its words.
-
-A small encoder that needs no download: TF-IDF over words, centred, and reduced by SVD; all of it
-estimated from the distinct instructions of the training rows alone.
-
-Letters: m distinct instructions, v words, k dimensions.
-"""
+"""The instruction as a vector: by a text encoder, centred on the training instructions."""
 
 import hashlib
-import re
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Bool, Float32
 
 from datamodules.clusters import first_places
+from datamodules.encoders.registry import make_encoder
+from datamodules.encoders.text_space import TextSpace, mean_pairwise_cosine
 from datamodules.target_spec import TargetSpec
-from datamodules.targets.target import Rows
+from datamodules.targets.target import Rows, TargetOptions
 from jax_bridge.shards import ShardDataset
-
-MOST_DIMENSIONS = 64
-SMALLEST_SHARE = 1e-6
-"""Directions with a smaller share of the largest singular value are rounding, not words."""
-
-
-def words_of(instruction: str) -> list[str]:
-    """Lower-case words and numbers."""
-    return re.findall(r"[a-z0-9]+", instruction.lower())
-
-
-class WordVectors:
-    """TF-IDF and SVD of instructions.
-
-    Source: smoothed idf and unit length as in scikit-learn's `TfidfVectorizer`; latent semantic
-    analysis, Deerwester et al. (1990).
-    """
-
-    def __init__(self, instructions: Sequence[str]) -> None:
-        """Learns words, weights and directions from distinct instructions."""
-        found = [set(words_of(text)) for text in instructions]
-        self.vocabulary = sorted(set().union(*found))
-        place = {word: i for i, word in enumerate(self.vocabulary)}
-        df = np.zeros(len(place))
-        for words in found:
-            df[[place[word] for word in sorted(words)]] += 1
-        self.idf = np.log((1 + len(found)) / (1 + df)) + 1
-        weights = self.weights(instructions)
-        self.mean = weights.mean(0)
-        _, sizes, directions = np.linalg.svd(weights - self.mean, full_matrices=False)
-        keep = sizes > SMALLEST_SHARE * max(sizes[0], 1e-12)
-        directions = directions[keep][:MOST_DIMENSIONS]
-        # The sign of a singular vector is arbitrary; this one does not depend on the machine.
-        largest = np.abs(directions).argmax(1)
-        self.directions = directions * np.sign(
-            directions[np.arange(len(directions)), largest, None]
-        )
-
-    def weights(self, instructions: Sequence[str]) -> Float64[np.ndarray, "m v"]:
-        """TF-IDF rows of unit length; unknown words are left out."""
-        place = {word: i for i, word in enumerate(self.vocabulary)}
-        counts = np.zeros((len(instructions), len(place)))
-        for row, text in enumerate(instructions):
-            for word in words_of(text):
-                if word in place:
-                    counts[row, place[word]] += 1
-        weights = counts * self.idf
-        return weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-12)
-
-    def encode(self, instructions: Sequence[str]) -> Float32[np.ndarray, "m k"]:
-        """Vectors of unit length, centred on the training instructions."""
-        vectors = (self.weights(instructions) - self.mean) @ self.directions.T
-        length = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return (vectors / length).astype(np.float32)
 
 
 class Instruction:
-    """The instruction's vector."""
+    """The instruction's vector; of length sqrt(k), centred on the training instructions.
+
+    Args:
+        options: which encoder, and whether to whiten.
+        column: `instruction`, which the policy read, or `task_instruction`, the task's own.
+    """
 
     needs_seen_tasks = False
 
-    def __init__(self) -> None:
+    def __init__(self, options: TargetOptions, *, column: str = "instruction") -> None:
+        self.options = options
+        self.column = column
         self.codes = np.zeros(0, np.int64)
         self.table = np.zeros((0, 0), np.float32)
 
+    def known(self, dataset: ShardDataset, rows: Rows) -> Bool[np.ndarray, " b"]:
+        """All: no instruction is an empty one."""
+        return np.ones(len(rows), bool)
+
     def fit(self, dataset: ShardDataset, *, rows: Rows, training: Rows) -> TargetSpec:
-        """Fits the encoder on the training rows and encodes every instruction of the data set.
+        """Fits the space on the training instructions and encodes every one of the data set.
 
         Raises:
             ValueError: if the training rows hold fewer than two different instructions.
+            FileNotFoundError: if the encoder cannot be had.
         """
-        given, codes = dataset.index.codes("instruction")
+        given, codes = dataset.index.codes(self.column)
         texts, places = first_places([*given, ""])
         self.codes = places[codes]
         known = sorted(texts[code] for code in np.unique(self.codes[training]))
-        if len({frozenset(words_of(text)) for text in known}) < 2:
+        encoder = make_encoder(self.options.encoder, self.options.cache)
+        encoder.fit(known)
+        vectors = encoder.embed(texts)
+        trained = vectors[[texts.index(text) for text in known]]
+        if not np.ptp(trained, axis=0).any():
             raise ValueError(
-                "`target` instruction needs at least 2 instructions with different words among "
-                f"the training rows, but got {known[:3]!r}. Select more tasks."
+                f"`encoder` must tell the training instructions apart, but got "
+                f"{self.options.encoder!r}, by which {known[:3]!r} are the same. Choose another."
             )
-        self.table = WordVectors(known).encode(texts)
+        space = TextSpace(trained, whiten=self.options.whiten)
+        self.table = space.project(vectors).astype(np.float32)
+        mean = self.table[self.codes[training]].mean(0, dtype=np.float64)
         selected = np.unique(self.codes[rows])
+        about = [self.options.encoder, str(self.options.whiten), *known]
         return TargetSpec(
-            name="instruction",
+            name=self.column,
             objective="cosine",
             size=self.table.shape[1],
-            trivial=tuple(self.table[self.codes[training]].mean(0).tolist()),
+            trivial=tuple(mean.tolist()),
             table=tuple(tuple(vector) for vector in self.table[selected].tolist()),
             table_names=tuple(texts[code] for code in selected),
-            basis=hashlib.sha256("\n".join(known).encode()).hexdigest(),
+            basis=hashlib.sha256("\n".join(about).encode()).hexdigest(),
+            pairwise_cosine=mean_pairwise_cosine(trained),
+            encoder=self.options.encoder,
         )
 
     def values(self, dataset: ShardDataset, rows: Rows) -> Float32[np.ndarray, "b k"]:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from datamodules.targets.instruction import WordVectors
+from datamodules.encoders.text_space import TextSpace
+from datamodules.encoders.word_vectors import WordVectors, words_of
 
 
 def embed_instructions(texts: Sequence[str]) -> Float64[np.ndarray, "i k"]:
@@ -17,13 +18,16 @@ def embed_instructions(texts: Sequence[str]) -> Float64[np.ndarray, "i k"]:
     Raises:
         ValueError: if all texts hold the same words.
     """
-    vectors = WordVectors(sorted(texts)).encode(texts).astype(np.float64)
-    if vectors.shape[1] == 0:
+    if len({frozenset(words_of(text)) for text in texts}) < 2:
         raise ValueError(
             f"`DATASET` must hold instructions of different words, but got {list(texts)[:3]!r}. "
             "Collect or select more tasks."
         )
-    return vectors
+    encoder = WordVectors()
+    encoder.fit(sorted(texts))
+    vectors = encoder.embed(texts)
+    inside = TextSpace(encoder.embed(sorted(texts))).project(vectors)
+    return inside / np.maximum(np.linalg.norm(inside, axis=1, keepdims=True), 1e-12)
 
 
 def compare_readings(

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from datamodules.encoders.text_space import TextSpace
+from datamodules.encoders.word_vectors import WordVectors
 from datamodules.latents import LatentDataModule
-from datamodules.targets.instruction import WordVectors
 from jax_bridge.shards import open_dataset
 from tests.planted import write_planted
 
@@ -16,27 +17,37 @@ def target_of(planted, name: str, **options) -> tuple[LatentDataModule, np.ndarr
     return data, data.target.values(data.dataset, data.rows["all"])
 
 
+def words_of_texts(training: list[str]) -> WordVectors:
+    encoder = WordVectors()
+    encoder.fit(training)
+    return encoder
+
+
 def test_word_weights_are_those_of_scikit_learn():
-    ours = WordVectors(TEXTS)
+    ours = words_of_texts(TEXTS)
     reference = TfidfVectorizer().fit(TEXTS)
     assert ours.vocabulary == reference.get_feature_names_out().tolist()
-    np.testing.assert_allclose(ours.weights(TEXTS), reference.transform(TEXTS).toarray())
+    np.testing.assert_allclose(ours.embed(TEXTS), reference.transform(TEXTS).toarray())
 
 
-def test_instruction_vectors_are_unit_long_and_no_two_alike():
-    vectors = WordVectors(TEXTS).encode(TEXTS)
-    cosines = vectors @ vectors.T
-    np.testing.assert_allclose(np.diag(cosines), 1, rtol=1e-6)
-    assert cosines[~np.eye(3, dtype=bool)].max() < 0.1
+def test_instruction_vectors_are_equally_long_and_no_two_alike():
+    raw = words_of_texts(TEXTS).embed(TEXTS)
+    vectors = TextSpace(raw).project(raw)
+    products = vectors @ vectors.T / vectors.shape[1]
+    np.testing.assert_allclose(np.diag(products), 1, rtol=1e-6)
+    assert products[~np.eye(3, dtype=bool)].max() < 0.1
 
 
 def test_the_instruction_encoder_knows_the_training_words_alone(planted):
     data, values = target_of(planted, "instruction", split_by="task", fractions=(0.5, 0.25, 0.25))
     train = set(data.dataset.index["instruction"].take(data.rows["train"]).to_pylist())
     texts = data.dataset.index["instruction"].to_pylist()
-    np.testing.assert_allclose(values, WordVectors(sorted(train)).encode(texts), atol=1e-6)
+    encoder = words_of_texts(sorted(train))
+    expected = TextSpace(encoder.embed(sorted(train))).project(encoder.embed(texts))
+    np.testing.assert_allclose(values, expected, atol=1e-5)
     assert train != set(texts)
     assert data.target_spec.objective == "cosine"
+    assert not data.target_spec.collapsed
 
 
 def test_robot_state_is_standardised_and_its_constant_dimension_left_out(planted):
@@ -64,7 +75,7 @@ def test_missing_instructions_are_refused_and_not_encoded(tmp_path):
 
 def test_a_state_that_is_not_finite_is_named(tmp_path):
     path = write_planted(tmp_path / "data", tasks=2, broken="planted-t001-e0003-s0010")
-    with pytest.raises(ValueError, match=r"that of sample planted-t001-e0003-s0010.*is NaN"):
+    with pytest.raises(ValueError, match=r"state of sample planted-t001-e0003-s0010.*is NaN"):
         target_of(path, "robot_state")
 
 
