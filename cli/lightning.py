@@ -19,11 +19,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cli.configs import FLAGS, resolve_config_args
 from datamodules.latents import LatentDataModule
+from lightning_modules.learning_curves import LearningCurves
 from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.prediction_table import PredictionTable
 from lightning_modules.results import ProbeResults
+from lightning_modules.rounds import describe_rounds
 from lightning_modules.run_folder import RunFolder
+from lightning_modules.saved_probe import ProbeFile
 from lightning_modules.step_checkpoint import StepCheckpoint
+from lightning_modules.tensorboard_extras import TensorBoardExtras
 from lightning_modules.verdict import verdict
 
 DEFAULT_RUNS = ("runs", "probe")
@@ -146,7 +150,9 @@ class ProbeCLI(LightningCLI):
         save_every = self.config_init[str(self.subcommand)].save_every
         config = self.config_init[str(self.subcommand)].trainer
         self.run_callback = RunFolder(command=shlex.join(["vla-lens", *self.args]))
-        callbacks: list[Callback] = [self.run_callback, SayPasses()]
+        callbacks: list[Callback] = [
+            self.run_callback, SayPasses(), LearningCurves(), ProbeFile(), TensorBoardExtras()
+        ]  # fmt: skip
         if config.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         if config.enable_checkpointing is not False:
@@ -208,6 +214,13 @@ class ProbeCLI(LightningCLI):
             )
 
     # ------------------------------------------------------------------ what follows
+
+    def before_fit(self) -> None:
+        """Says in how many rounds the cells are trained, where they do not fit together."""
+        groups = self.model.spec_of(self.datamodule).groups
+        words = describe_rounds(groups, self.model.memory_budget)
+        if words:
+            print(words)
 
     def after_fit(self) -> None:
         """Evaluates the best weights on the validation split, and says how to go on."""

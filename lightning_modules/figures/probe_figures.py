@@ -17,7 +17,7 @@ CAPTIONS: dict[str, str] = {
     "layers": "Score by layer. Bands: 95 % interval, by bootstrap over whole episodes (tasks, if "
     "split by task). Thin lines: the controls of the same cells at the chosen flow time; dashed: "
     "the trivial predictor; dotted: chance; ring: the cell chosen on validation.",
-    "heatmap": "Left: score of every cell. Right: by how much it is above its strongest control "
+    "heatmap": "First: score of every cell. Second: by how much it is above its strongest control "
     "(above the trivial predictor, where no control was trained), by the lower end of the 95 % "
     "interval: only what is above 0 is measured. Box: the cell with the lowest validation loss; "
     "line on the colour bar: the trivial predictor.",

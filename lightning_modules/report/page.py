@@ -3,6 +3,7 @@
 from pathlib import Path
 from string import Template
 
+from lightning_modules.figures.curves import FILE, draw_curves, read_curves
 from lightning_modules.figures.probe_figures import caption_of, probe_figures
 from lightning_modules.figures.style import trivial_word
 from lightning_modules.report.elements import (
@@ -24,9 +25,13 @@ SPLIT_WORDS = {"test": "test split", "val": "validation split"}
 
 
 def _figures(run: RunRecord) -> str:
+    figures = dict(probe_figures(run.results))
+    curves = read_curves(run.folder / FILE)
+    if len({row["epoch"] for row in curves}) > 1:
+        chosen = run.results.cells[run.results.chosen]
+        figures["curves"] = draw_curves(curves, chosen.cell.name, chosen.best_epoch)
     return "\n".join(
-        figure_element(name, figure, caption_of(name))
-        for name, figure in probe_figures(run.results)
+        figure_element(name, figure, caption_of(name)) for name, figure in figures.items()
     )
 
 

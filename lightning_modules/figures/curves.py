@@ -1,0 +1,67 @@
+"""Learning curves: validation loss by epoch."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lightning_modules.figures.style import BLUE, GREY, SETTINGS, styled_axes
+
+FILE = Path("metrics", "curves.csv")
+RED = "#b91c1c"
+MIDDLE = (10, 90)
+"""Percentiles between which the other cells lie."""
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The rows of a curves file; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [
+            {**row, "epoch": int(row["epoch"]), "loss": float(row["loss"]),
+             "score": float(row["score"])}
+            for row in csv.DictReader(file)
+        ]  # fmt: skip
+
+
+def _by_epoch(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
+    ordered = sorted(rows, key=lambda row: row["epoch"])
+    return [row["epoch"] for row in ordered], [row["loss"] for row in ordered]
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], chosen: str, best_epoch: int) -> Figure:
+    """Draws the chosen cell, the middle of all cells, and the control.
+
+    Args:
+        rows: epoch, kind (`main` or `shuffled`), cell and loss.
+        chosen: name of the chosen cell.
+        best_epoch: the epoch whose weights it keeps.
+    """
+    figure, axes = styled_axes(7.2, 3.6)
+    main = [row for row in rows if row["kind"] == "main"]
+    epochs = sorted({row["epoch"] for row in main})
+    with rc_context(SETTINGS):
+        if len({row["cell"] for row in main}) > 2:
+            losses = [[r["loss"] for r in main if r["epoch"] == epoch] for epoch in epochs]
+            low, high = zip(*(np.percentile(each, MIDDLE) for each in losses), strict=True)
+            label = "middle 80 % of all cells"
+            axes.fill_between(epochs, low, high, color=BLUE, alpha=0.15, linewidth=0, label=label)
+        lines = (("main", BLUE, "chosen cell"), ("shuffled", RED, "same cell, targets exchanged"))
+        for kind, colour, label in lines:
+            own = [r for r in rows if r["kind"] == kind and r["cell"] == chosen]
+            if own:
+                axes.plot(*_by_epoch(own), color=colour, lw=1.6, label=label)
+        if best_epoch >= 0:
+            axes.axvline(best_epoch, color=GREY, ls=":", lw=1.3, label="kept weights")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation loss")
+        axes.set_title("Learning curves")
+        axes.grid(axis="y", color="#e5e7eb", lw=0.8)
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside lower center", ncols=4)
+    return figure

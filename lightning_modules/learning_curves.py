@@ -1,0 +1,52 @@
+"""Validation loss and score of every cell by epoch: RUN/metrics/curves.csv and a figure."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lightning_modules.figures.curves import FILE, read_curves
+from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.metrics.cluster_sums import mean_over_samples
+
+KEPT: tuple[str, ...] = ("main", "shuffled")
+"""Kinds of groups whose curves are kept."""
+
+
+class LearningCurves(pl.Callback):
+    """Collects what each validation pass of a fit found; writes it when the fit ends."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the means of this epoch."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, LinearProbe)
+        assert pl_module.evaluation is not None
+        for number, group in enumerate(pl_module.probe_groups):
+            if group.spec.kind not in KEPT or group.spec.prefix:
+                continue
+            part = pl_module.evaluation.of(number)
+            loss, score = (mean_over_samples(*x.compute()) for x in (part.loss, part.score))
+            for cell, mean_loss, mean_score in zip(
+                group.spec.cells, loss.tolist(), score.tolist(), strict=True
+            ):
+                row = {"epoch": trainer.current_epoch, "kind": group.spec.kind, "cell": cell.name}
+                self.rows.append({**row, "loss": mean_loss, "score": mean_score})
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the file; epochs before this fit, if it goes on with another, stay."""
+        folder = trainer.log_dir  # asked on all ranks: rank 0 tells the others
+        if folder is None or not trainer.is_global_zero or not self.rows:
+            return
+        path = Path(folder) / FILE
+        first = min(row["epoch"] for row in self.rows)
+        earlier = [row for row in read_curves(path) if row["epoch"] < first]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows([*earlier, *self.rows])
