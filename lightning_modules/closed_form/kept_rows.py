@@ -13,7 +13,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lightning_modules.closed_form.cell_sums import class_offsets
-from lightning_modules.closed_form.shifted_path import path_of_rows, ridge_path_of_rows
+from lightning_modules.closed_form.shifted_path import (
+    path_of_rows,
+    ridge_path_of_rows,
+    transposed_product,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class CellRows:
     @property
     def cross(self) -> Float64[Tensor, "d m"]:
         """XᵀY."""
-        return self.features.T @ self.targets
+        return transposed_product(self.features, self.targets)
 
     def columns(self, first: int, size: int) -> "CellRows":
         """The same with some of the targets alone."""
