@@ -58,20 +58,13 @@ class TargetSpec:
     @property
     def notes(self) -> tuple[str, ...]:
         """What one must know to read scores on this target, as sentences."""
-        found: list[str] = []
-        if self.collapsed:
-            found.append(
-                f"Targets collapsed: the embeddings of different instructions by {self.encoder} "
-                f"have a mean cosine of {self.pairwise_cosine:.4f}. Raw cosines say nothing here; "
-                "targets are centred, so a constant answer scores near 0."
-            )
-        if self.untrained:
-            found.append(
-                f"{len(self.untrained)} of {self.size} classes have no training sample and can "
-                f"never be said: {', '.join(self.untrained[:5])}"
-                + (", ..." if len(self.untrained) > 5 else ".")
-            )
-        return tuple(found)
+        if not self.collapsed:
+            return ()
+        return (
+            f"Targets collapsed: the embeddings of different instructions by {self.encoder} "
+            f"have a mean cosine of {self.pairwise_cosine:.4f}. Raw cosines say nothing here; "
+            "targets are centred, so that a constant answer scores near 0.",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""

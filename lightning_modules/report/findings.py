@@ -139,6 +139,7 @@ def warnings_of(run: RunRecord) -> list[str]:
         lines.append(
             f"Only {results.units} {results.unit}s: bootstrap intervals from so few are too narrow."
         )
+    lines += data.get("target_notes", [])
     unseen = data.get("untrained_classes", [])
     if unseen:
         lines.append(
@@ -151,6 +152,9 @@ def warnings_of(run: RunRecord) -> list[str]:
             "The policy had random weights: this shows what its architecture and its inputs pass "
             "on, not what training taught it."
         )
+    unknown = data.get("dropped_without_value", 0)
+    if unknown:
+        lines.append(f"{unknown} samples were left out: their target is unknown.")
     dropped = data.get("dropped_without_valid_token", 0)
     if dropped:
         lines.append(f"{dropped} samples were left out: the region has no valid token in them.")
