@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lightning_modules.figures.style import BLUE, GREY, ORANGE, SETTINGS
 
-Numbers = Sequence[float]
+Numbers = Sequence[float | int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

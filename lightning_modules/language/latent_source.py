@@ -91,22 +91,24 @@ def sources_of(
     """The experts that the data set holds, and what is said of those that it does not.
 
     Raises:
-        ValueError: if none of them was captured.
+        ValueError: if none of them was captured, or a layer or flow time was not.
     """
     wanted: list[tuple[str, dict[str, Any]]] = [
         ("vlm", {"expert": "vlm", "region": options.vlm_region}),
         ("text_only", {"expert": "text_only", "region": None}),
-        ("action", {"expert": "action", "region": None, "flow_time": options.flow_time}),
+        ("action", {"expert": "action", "region": None}),
     ]
     found, missing = [], []
     for expert, words in wanted:
+        words |= {"site": options.site, "pool": "mean"}
         try:
-            field = choose_field(
-                dataset.fields, site=options.site, pool="mean", layer=options.layer, **words
-            )
-            found.append(LatentSource(expert=expert, field=field))
+            choose_field(dataset.fields, **words)
         except ValueError as error:
             missing.append(f"expert {expert} is left out: {error}")
+            continue
+        time = options.flow_time if expert == "action" else "all"
+        field = choose_field(dataset.fields, **words, layer=options.layer, flow_time=time)
+        found.append(LatentSource(expert=expert, field=field))
     if not found:
         raise ValueError(missing[0].partition(": ")[2])
     return found, missing
