@@ -60,6 +60,17 @@ def check_settings(target: str, batch_size: int, num_workers: int, on_error: str
         raise ValueError(f"`on_error` must be raise or skip, but got {on_error!r}.")
 
 
+def fold_settings(folds: int | None, fold: int) -> dict[str, int]:
+    """What `split_rows` must know of folds; nothing where there are none.
+
+    Raises:
+        ValueError: if a fold is named but not of how many.
+    """
+    if folds is None and fold:
+        raise ValueError(f"`folds` must say of how many `fold` {fold} is one, but got none.")
+    return {} if folds is None else {"folds": folds, "fold": fold}
+
+
 class LatentDataModule(pl.LightningDataModule):
     """Streams cells, targets and metadata of the chosen samples; split by episode by default.
 
@@ -141,9 +152,8 @@ class LatentDataModule(pl.LightningDataModule):
         self._target_name = target
         self._split: dict[str, Any] = {
             "by": split_by, "fractions": fractions, "seed": seed, "allow_leakage": allow_leakage,
+            **fold_settings(folds, fold),
         }  # fmt: skip
-        if folds is not None:
-            self._split |= {"folds": folds, "fold": fold}
         self.batch_size = batch_size
         self._num_workers = num_workers
         self._cache = Path(cache_dir) if cache_dir else cache_folder()
@@ -152,10 +162,6 @@ class LatentDataModule(pl.LightningDataModule):
         self._statistics: tuple[FeatureStatistics, ...] | None = None
         self.rows: dict[str, Rows] = {}
         """Row numbers of each split, and of all of them under `all`."""
-        self.dropped = 0
-        """Rows without a valid token in the region (a masked camera)."""
-        self.without_value = 0
-        """Rows whose target is unknown."""
         self._on_error: OnError = on_error
         self.damaged = {split: DamagedRows() for split in (*SPLITS, "all")}
         """Rows that this process could not read so far, and why, by the split being read."""

@@ -73,6 +73,7 @@ def test_task_episode_and_step_ranges_select(planted):
         ({"task_range": "0:1"}, r"at least 2 .* classes, but got 1: '000 put_the_red"),
         ({"target": "colour"}, r"one of task_id, instruction, .*column:NAME.* but got 'colour'"),
         ({"batch_size": 0}, r"`batch_size` must be positive"),
+        ({"fold": 2}, r"`folds` must say of how many `fold` 2 is one"),
         ({"folds": 2}, r"at least 3 folds, but got fold 0 of 2"),
         ({"folds": 5, "fold": 5}, r"`fold` must lie in 0 to .* but got fold 5 of 5"),
         (
