@@ -127,17 +127,20 @@ class RefitCell:
         """
         step = max(1, NUMBERS_AT_ONCE // (self.codes.shape[1] * self.vectors.shape[1]))
         for start in range(0, len(self.codes), step):
-            part = slice(start, start + step)
-            labels = self.vectors[self.codes[part]]
-            trained = labels[:, self.trained]
-            losses = []
-            for squares, cross in zip(self.squares, self.cross, strict=True):
-                fitted = torch.einsum("tv,rvk->rtk", squares, trained)
-                wanted = torch.einsum("tu,ruk->rtk", cross, labels)
-                losses.append((trained * (fitted - 2 * wanted)).sum((1, 2)))
+            codes = self.codes[start : start + step]
+            labels = self.vectors[
+                codes.T.contiguous()
+            ]  # [u, r, k]: one product serves all permutations
+            trained, (u, r, k) = labels[self.trained].flatten(1), labels.shape
+            losses = [
+                (trained * (squares @ trained - 2 * cross @ labels.view(u, r * k)))
+                .view(-1, r, k)
+                .sum((0, 2))
+                for squares, cross in zip(self.squares, self.cross, strict=True)
+            ]
             # Of equal losses the strongest penalty, as when the probe itself is fitted.
             backwards = torch.stack(losses).flip(0).argmin(0)
-            self.chosen[part] = len(losses) - 1 - backwards
+            self.chosen[start : start + step] = len(losses) - 1 - backwards
 
     def update(self, features: Float64[Tensor, "b d"], units: Int64[Tensor, " b"]) -> None:
         """Adds standardised rows of the split that is judged, and their units."""
@@ -153,11 +156,11 @@ class RefitCell:
         self, said: Float[Tensor, "b t"], codes: Int64[Tensor, "r u"], units: Int64[Tensor, " b"]
     ) -> Float64[Tensor, " r"]:
         """Summed scores of some permutations."""
-        labels = self.vectors.float()[codes[:, self.trained]]
-        r, t, k = labels.shape
-        outputs = (said @ labels.transpose(0, 1).reshape(t, r * k)).view(len(said), r, k)
+        labels = self.vectors.float()[codes[:, self.trained].T.contiguous()]  # [t, r, k]
+        _, r, k = labels.shape
+        outputs = (said @ labels.flatten(1)).view(len(said), r, k)
         names = torch.from_numpy(self.plan.labels.labels).to(codes.device)
-        wanted = names[codes[:, units].T]  # [b, r] classes, or [b, r, k] vectors
+        wanted = names[codes[:, units].T.contiguous()]  # [b, r] classes, or [b, r, k] vectors
         # Samples times permutations are the batch: every pair has its own label.
         scores = self.objective.scores(outputs.reshape(-1, 1, k), wanted.flatten(0, 1))
         return scores.view(len(said), r).double().sum(0)
