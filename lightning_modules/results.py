@@ -120,6 +120,11 @@ class ProbeResults:
     """The cell with the lowest validation loss: the test data had no say in the choice."""
     confusion: tuple[tuple[int, ...], ...]
     """Of the chosen cell: true class, then predicted class; empty for vectors."""
+    task_intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
+    """Of the chosen cell: 95 % interval of the score on each task, its episodes drawn; NaN where
+    there is one episode."""
+    reliability: tuple[dict[str, float], ...] = ()
+    """Of the chosen cell: confidence, accuracy and samples of each bin of stated probability."""
     split_by: str = "episode"
     """What the split keeps together; `sample` leaks."""
     permutation: str = ""
@@ -147,6 +152,9 @@ class ProbeResults:
         values["trivial_interval"] = _interval(entry["trivial_interval"])
         values["classes"] = tuple(entry["classes"])
         values["confusion"] = tuple(tuple(row) for row in entry["confusion"])
+        intervals = entry.get("task_intervals", {})
+        values["task_intervals"] = {task: _interval(ends) for task, ends in intervals.items()}
+        values["reliability"] = tuple(entry.get("reliability", ()))
         return cls(**values)
 
 

@@ -5,6 +5,7 @@ Letters: c cells, n clusters, g groups of clusters (units of the split).
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from datamodules.clusters import Clusters
 from lightning_modules.grid_evaluation import GridEvaluation, GroupEvaluation
 from lightning_modules.metrics.bootstrap import cluster_bootstrap
+from lightning_modules.metrics.by_task import task_intervals
+from lightning_modules.metrics.calibration import Calibration
 from lightning_modules.metrics.cluster_sums import ClusterSums, mean_by_group, mean_over_samples
 from lightning_modules.metrics.estimate import Estimate
 from lightning_modules.metrics.grid_confusion import balanced_accuracy
@@ -128,6 +131,23 @@ def _confusion(
     return balanced_accuracy(whole).tolist(), tuple(map(tuple, whole[chosen].tolist()))
 
 
+def _of_chosen(parts: Sequence[GroupEvaluation], clusters: Clusters, chosen: int) -> dict[str, Any]:
+    """What is kept of the chosen cell alone: intervals by task, and how well it is calibrated."""
+    places = [(part, i) for part in parts for i in range(part.score.total.shape[0])]
+    part, chosen = places[chosen]
+    total, count = (values.cpu().numpy() for values in part.score.compute())
+    ends = task_intervals(
+        total[chosen : chosen + 1], count, clusters.task_of_episode, len(clusters.tasks)
+    )[0]
+    seen = np.bincount(clusters.task_of_episode, count, minlength=len(clusters.tasks)) > 0
+    named = zip(clusters.tasks, _pairs(ends), seen, strict=True)
+    bins = [m.table(chosen) for m in part.metrics.values() if isinstance(m, Calibration)]
+    return {
+        "task_intervals": {task: interval for task, interval, there in named if there},
+        "reliability": tuple(bins[0]) if bins else (),
+    }
+
+
 def _codes(spec: ProbeSpec, evaluation: GridEvaluation) -> list[CodeLength | None]:
     code = evaluation.code.code(spec.target.size) if spec.prefixes else None
     if code is None:
@@ -186,5 +206,5 @@ def summarise(
         trivial=trivial[0].value, trivial_interval=(trivial[0].low, trivial[0].high),
         chance=1 / target.size if objective.classifies else 0.0,
         classes=target.classes, cells=cells, chosen=chosen, confusion=confusion,
-        split_by=spec.split.get("by", "episode"),
+        split_by=spec.split.get("by", "episode"), **_of_chosen(parts, clusters, chosen),
     )  # fmt: skip

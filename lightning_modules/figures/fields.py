@@ -23,5 +23,8 @@ def _only(results: ProbeResults, field: str, *, chosen: bool) -> ProbeResults:
     place = losses.index(min(losses))
     if chosen:
         place = cells.index(results.cells[results.chosen])
-    confusion = results.confusion if chosen else ()
-    return dataclasses.replace(results, cells=cells, chosen=place, confusion=confusion)
+    if chosen:
+        return dataclasses.replace(results, cells=cells, chosen=place)
+    return dataclasses.replace(
+        results, cells=cells, chosen=place, confusion=(), task_intervals={}, reliability=()
+    )

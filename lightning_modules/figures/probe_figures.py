@@ -10,6 +10,7 @@ from lightning_modules.figures.fields import by_field
 from lightning_modules.figures.heatmap import draw_heatmap
 from lightning_modules.figures.layer_lines import draw_layer_lines
 from lightning_modules.figures.metric_dots import draw_metrics
+from lightning_modules.figures.reliability import draw_reliability
 from lightning_modules.figures.task_bars import draw_task_bars
 from lightning_modules.results import ProbeResults
 
@@ -25,7 +26,8 @@ CAPTIONS: dict[str, str] = {
     "episodes (tasks, if split by task).",
     "metrics": "Every metric of the chosen cell with its 95 % interval; grey: what a predictor "
     "that never looks at the latents gets.",
-    "tasks": "Score of the chosen cell on the samples of each task.",
+    "tasks": "Score of the chosen cell on the samples of each task, with 95 % intervals by drawing "
+    "the task's episodes (none where it has one).",
     "confusion": "What the chosen cell answered (columns) where each class was true (rows); "
     "numbers are samples, colours shares of the row.",
     "curves": "Validation loss by epoch: the chosen cell, the middle 80 % of the others, and the "
@@ -57,6 +59,8 @@ def probe_figures(results: ProbeResults) -> Iterator[tuple[str, Figure]]:
     draw["tasks"] = draw_task_bars
     if first.confusion:
         draw["confusion"] = draw_confusion
+    if first.reliability:
+        draw["reliability"] = draw_reliability
     for name, function in draw.items():
         yield name, function(first)
     for other in others:

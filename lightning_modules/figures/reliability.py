@@ -1,22 +1,19 @@
 """Does a stated probability come true as often as it says?"""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lightning_modules.figures.style import BLUE, GREY, SETTINGS, styled_axes
+from lightning_modules.results import ProbeResults
 
 
-def draw_reliability(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Draws accuracy over confidence.
-
-    Args:
-        rows: a bin each, with confidence, accuracy and samples.
-        title: of the figure.
-    """
-    figure, axes = styled_axes(5.2, 4.2)
+def draw_reliability(results: ProbeResults) -> Figure:
+    """Draws accuracy over confidence, with the calibration error and its interval."""
+    rows, chosen = results.reliability, results.cells[results.chosen]
+    error = chosen.metrics.get("ece")
+    title = f"{results.target}, {chosen.cell.words}"
+    title += f": calibration error {error}" if error else ""
+    figure, axes = styled_axes(6.6, 4.2)
     most = max(row["samples"] for row in rows)
     with rc_context(SETTINGS):
         axes.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1.3, label="calibrated")

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from lightning_modules.figures.style import (
     BLUE,
+    GREY,
     ORANGE,
     SETTINGS,
     score_word,
@@ -29,9 +30,12 @@ def draw_task_bars(results: ProbeResults) -> Figure:
     with rc_context(SETTINGS):
         places = range(len(tasks))
         axes.barh(places, [value for _, value in tasks], color=BLUE, height=0.66)
-        for place, (_, value) in zip(places, tasks, strict=True):
+        for place, (task, value) in zip(places, tasks, strict=True):
+            low, high = results.task_intervals.get(task, (value, value))
+            axes.plot([low, high], [place, place], color="#111827", lw=1.4)
+            end = max(value, 0 if high != high else high)
             axes.text(
-                max(value, 0) + 0.012, place, f"{value:.2f}", va="center", fontsize=8,
+                end + 0.012, place, f"{value:.2f}", va="center", fontsize=8,
                 bbox={"fc": "white", "ec": "none", "pad": 0.6},
             )  # fmt: skip
         _ = axes.set_yticks(places, [shorten_name(name, 48) for name, _ in tasks], fontsize=8)
@@ -40,7 +44,12 @@ def draw_task_bars(results: ProbeResults) -> Figure:
         axes.axvline(results.trivial, color=ORANGE, ls="--", lw=1.3, label=label)
         axes.set_xlim(min(0.0, *(v for _, v in tasks)) - 0.02, 1.1)
         axes.set_xlabel(f"{score_word(results.score_name)} ({results.split})")
-        figure.legend(loc="outside lower center")
+        exchanged = chosen.controls.get("shuffled")
+        if exchanged is not None:
+            score = exchanged.score.value
+            label = f"targets exchanged, all tasks ({score:.2f})"
+            axes.axvline(score, color=GREY, ls=":", lw=1.3, label=label)
+        figure.legend(loc="outside lower center", ncols=2)
         cut = f" (lowest {len(tasks)} of {len(tasks) + left_out})" if left_out else ""
         axes.set_title(f"{results.target} by task{cut}, {chosen.cell.words}")
     return figure

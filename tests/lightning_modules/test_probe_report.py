@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.cell import Cell
 from lightning_modules.figures.layer_lines import draw_layer_lines, lines_of
+from lightning_modules.figures.probe_figures import probe_figures
 from lightning_modules.figures.task_bars import draw_task_bars
 from lightning_modules.report.findings import limits, plain_words, warnings_of
 from lightning_modules.report.page import render, write_report
@@ -157,6 +158,15 @@ def test_results_survive_the_way_through_a_file(tmp_path):
     write_csv(tmp_path / "x.csv", odd)
     assert ",accuracy,0.2,,," in (tmp_path / "x.csv").read_text()
     assert np.isnan(ProbeResults.from_json(odd.to_json()).cells[0].interval).all()
+
+
+def test_intervals_by_task_and_reliability_survive_the_way_through_a_file():
+    bins = ({"from": 0.0, "to": 0.5, "samples": 3, "confidence": 0.4, "accuracy": 0.3},)
+    results = dataclasses.replace(
+        made_up(), task_intervals={"000 <a>": (0.2, 0.7)}, reliability=bins
+    )
+    assert ProbeResults.from_json(results.to_json()) == results
+    assert "reliability" in dict(probe_figures(results))
 
 
 def test_a_run_without_results_says_what_to_do(tmp_path):
