@@ -53,13 +53,15 @@ NO_CHECKPOINT = f"`--ckpt_path` must be given, but got nothing. {HINT}"
 
 
 class SayPasses(Callback):
-    """Says, before the first one, how many passes over the data a closed form takes."""
+    """Says beforehand how many passes a closed form takes, or rounds where memory is short."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the plan."""
         assert isinstance(pl_module, LinearProbe)
         if pl_module.solver is not None and trainer.is_global_zero:
             print(pl_module.solver.describe())
+        elif pl_module.spec is not None and trainer.is_global_zero:
+            print(describe_rounds(pl_module.spec.groups, pl_module.memory_budget), end="")
 
 
 class ProbeCLI(LightningCLI):
@@ -214,13 +216,6 @@ class ProbeCLI(LightningCLI):
             )
 
     # ------------------------------------------------------------------ what follows
-
-    def before_fit(self) -> None:
-        """Says in how many rounds the cells are trained, where they do not fit together."""
-        groups = self.model.spec_of(self.datamodule).groups
-        words = describe_rounds(groups, self.model.memory_budget)
-        if words:
-            print(words)
 
     def after_fit(self) -> None:
         """Evaluates the best weights on the validation split, and says how to go on."""

@@ -23,8 +23,13 @@ class TrainerClock:
     def epoch(self) -> int | None:
         """The epoch that is being trained; None without a trainer."""
         # Not `current_epoch`: a fit that goes on asks for batches before that one is put right.
-        loop = self._fit_loop
-        return None if loop is None else int(loop.epoch_progress.current.processed)
+        loop, trainer = self._fit_loop, self._data.trainer
+        if loop is None or trainer is None:
+            return None
+        # Where cells train in several rounds, each round reads in the order of the first one.
+        rounds = getattr(trainer.lightning_module, "rounds", None)
+        first = 0 if rounds is None else rounds.first_epoch
+        return int(loop.epoch_progress.current.processed) - first
 
     def unfinished(self) -> int:
         """1 while a batch is being trained with, else 0."""

@@ -3,7 +3,7 @@
 Letters: b batch, c cells, k classes or dimensions, n clusters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -104,7 +104,7 @@ class GridEvaluation(nn.Module):
 
     def update(
         self,
-        outputs: Sequence[Float[Tensor, "b _c k"]],
+        outputs: Mapping[int, Float[Tensor, "b _c k"]],
         trivial: Float[Tensor, " k"],
         batch: LatentBatch,
         *,
@@ -113,13 +113,13 @@ class GridEvaluation(nn.Module):
         """Counts one batch.
 
         Args:
-            outputs: what the probes of each group said.
+            outputs: what the probes of each group said, by its place; groups may be left out.
             trivial: what the trivial predictor says of every sample.
             batch: the targets and clusters.
             all_metrics: whether to count more than training needs.
         """
-        for place, (group, said) in enumerate(zip(self.spec.groups, outputs, strict=True)):
-            targets = targets_of(group, batch)
+        for place, said in outputs.items():
+            targets = targets_of(self.spec.groups[place], batch)
             self.of(place).update(said, targets, batch)
             if all_metrics:
                 self.of(place).update_metrics(said, targets, batch)

@@ -27,7 +27,8 @@ class LearningCurves(pl.Callback):
         assert isinstance(pl_module, LinearProbe)
         assert pl_module.evaluation is not None
         for number, group in enumerate(pl_module.probe_groups):
-            if group.spec.kind not in KEPT or group.spec.prefix:
+            kept = group.spec.kind in KEPT and not group.spec.prefix
+            if not kept or not pl_module.trains(group):
                 continue
             part = pl_module.evaluation.of(number)
             loss, score = (mean_over_samples(*x.compute()) for x in (part.loss, part.score))

@@ -7,9 +7,10 @@ alone, up to the rounding of batched matrix products. Controls are more cells in
 Letters: b batch, c cells, d width, k classes or dimensions.
 """
 
+import dataclasses
 import logging
-from collections.abc import Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -17,11 +18,8 @@ from jaxtyping import Float, Float64, Int
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from datamodules.clusters import Clusters
-from datamodules.feature_source import SourceSpec
 from datamodules.latent_batch import LatentBatch
-from datamodules.statistics import FeatureStatistics
-from datamodules.target_spec import TargetSpec
+from lightning_modules import rounds
 from lightning_modules.closed_form.registry import CLOSED_FORMS, closed_form_objective
 from lightning_modules.closed_form.solver import ClosedFormSolver
 from lightning_modules.controls.online import blocks_of_clusters
@@ -29,6 +27,7 @@ from lightning_modules.controls.registry import Controls, Grid, control_names, p
 from lightning_modules.grid_evaluation import GridEvaluation
 from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.objectives.registry import OBJECTIVES
+from lightning_modules.probe_data import ProbeData
 from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 from lightning_modules.probe_spec import ProbeSpec
 from lightning_modules.statistics.grid_permutation import (
@@ -41,22 +40,6 @@ from lightning_modules.statistics.permutation import PermutationTest
 _log = logging.getLogger(__name__)
 REFERENCE_WIDTH = 1024
 """The width (of the action expert of the released models) at which `learning_rate` is given."""
-
-
-@runtime_checkable
-class ProbeData(Protocol):
-    """What a probe needs of its data module, once that is set up."""
-
-    sources: tuple[SourceSpec, ...]
-    target_spec: TargetSpec
-    clusters: Clusters
-    statistics: tuple[FeatureStatistics, ...]
-    fingerprint: str
-    split: dict[str, Any]
-    rows: dict[str, Any]
-    """Row numbers of each split."""
-    training_clusters: Any
-    """Numbers of the episodes that have training samples."""
 
 
 class LinearProbe(pl.LightningModule):
@@ -76,7 +59,8 @@ class LinearProbe(pl.LightningModule):
         seed: of the initial weights.
         controls: `all` that the data can give, `none`, or a list out of shuffled,
             random_projection, untrained, proprioception, time, mdl.
-        memory_budget: bytes that the sums of a closed form may take.
+        memory_budget: bytes that the weights, gradients and moments of the cells that train
+            together may take, or the sums of a closed form; what does not fit takes more rounds.
         permutations: of the units' labels, for the p-values of a test; 0 for none.
     """
 
@@ -123,6 +107,7 @@ class LinearProbe(pl.LightningModule):
         self.solver: ClosedFormSolver | None = None
         """While a closed form is fitted."""
         self.spec: ProbeSpec | None = None
+        self.rounds = rounds.RoundClock()
         self.left_out: dict[str, str] = {}
         """Controls that the data cannot give, and why."""
         self.evaluation: GridEvaluation | None = None
@@ -188,6 +173,8 @@ class LinearProbe(pl.LightningModule):
         assert self.spec is not None
         if stage == "fit" and self.objective_name in CLOSED_FORMS:
             self.solver = self.closed_form_solver(data)
+        elif stage == "fit":
+            self.plan_rounds()
         self.evaluation = GridEvaluation(
             self.spec, self.objective, data.clusters, blocks=self.blocks,
             trained_for=self.trained_for,
@@ -228,8 +215,9 @@ class LinearProbe(pl.LightningModule):
             blocks=int(self.blocks.max()) + 1,
         )
         groups, self.left_out = plan_groups(grid, self.controls)
-        for name, why in self.left_out.items():
-            _log.info("control %s is left out: %s", name, why)
+        if self.objective_name not in CLOSED_FORMS:
+            size, budget = data.target_spec.size, self.memory_budget
+            groups = rounds.deal_rounds(groups, size=size, memory_budget=budget)
         return ProbeSpec(
             sources=data.sources, groups=groups, target=data.target_spec,
             fingerprint=data.fingerprint, split=data.split,
@@ -239,6 +227,7 @@ class LinearProbe(pl.LightningModule):
         """Puts the grid's description into the checkpoint, in plain types."""
         assert self.spec is not None
         checkpoint["probe_spec"] = self.spec.to_json()
+        checkpoint["probe_round"] = self.rounds.to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Builds the grid that the checkpoint describes.
@@ -256,18 +245,65 @@ class LinearProbe(pl.LightningModule):
             self.build(spec)
         else:
             spec.check_data(self.spec)
+        saved = rounds.RoundClock(**checkpoint.get("probe_round", {}))
+        self.rounds = dataclasses.replace(saved, epochs=self.rounds.epochs)
+
+    # ------------------------------------------------------------------ rounds
+
+    def trains(self, group: ProbeGroup) -> bool:
+        """Whether the group trains in this round."""
+        return group.spec.round == self.rounds.number
+
+    def plan_rounds(self) -> None:
+        """Allows every round as many epochs as were asked for.
+
+        Raises:
+            ValueError: if several processes would train several rounds.
+        """
+        assert self.spec is not None
+        count, epochs = rounds.count_rounds(self.spec.groups), self.trainer.max_epochs
+        rounds.check_rounds(count, self.trainer.world_size, self.memory_budget)
+        if count > 1 and epochs is not None and epochs >= 0:
+            self.rounds.epochs = epochs
+            self.trainer.fit_loop.max_epochs = epochs * count
+
+    def begin_due_round(self) -> None:
+        """Goes on with the next cells where those of this round have ended."""
+        assert self.spec is not None
+        training = (group for group in self.probe_groups if self.trains(group))
+        active = any(bool(group.active(self.patience).any()) for group in training)
+        last = self.rounds.number + 1 == rounds.count_rounds(self.spec.groups)
+        if last or not self.rounds.over(self.current_epoch, active=active):
+            return
+        self.rounds.next(self.current_epoch)
+        optimizer = cast(LightningOptimizer, self.optimizers()).optimizer
+        rounds.replace_parameters(optimizer, self.learning_rates())
 
     # ------------------------------------------------------------------ computing
 
-    def normal(self, batch: LatentBatch) -> dict[int, Float[Tensor, "b _c _d"]]:
-        """Normalised features of the sources that are read."""
-        wanted = {group.spec.source for group in self.probe_groups}
+    def normal(
+        self, batch: LatentBatch, groups: Iterable[ProbeGroup]
+    ) -> dict[int, Float[Tensor, "b _c _d"]]:
+        """Normalised features of the sources that these groups read."""
+        wanted = {group.spec.source for group in groups}
         return {i: self.scalers[i](batch.features[i]) for i in wanted}
 
-    def outputs(self, batch: LatentBatch, *, best: bool) -> list[Float[Tensor, "b _c k"]]:
-        """What each group's cells say, by their best maps or by those in training."""
-        normal = self.normal(batch)
-        return [group(normal[group.spec.source], best=best) for group in self.probe_groups]
+    def outputs(self, batch: LatentBatch, *, best: bool) -> dict[int, Float[Tensor, "b _c k"]]:
+        """What the cells of each group say, by the group's place.
+
+        Args:
+            batch: the features.
+            best: all groups by their best maps, or those that train now by their current ones.
+        """
+        groups = {
+            place: group
+            for place, group in enumerate(self.probe_groups)
+            if best or self.trains(group)
+        }
+        normal = self.normal(batch, groups.values())
+        return {
+            place: group(normal[group.spec.source], best=best) for place, group in groups.items()
+        }
 
     def forward(self, features: Sequence[Float[Tensor, "b _c _d"]]) -> Float[Tensor, "b c k"]:
         """Class scores or vectors by the best maps of each cell that is asked about."""
@@ -279,9 +315,11 @@ class LinearProbe(pl.LightningModule):
         return torch.cat(said, dim=1)
 
     def on_train_epoch_start(self) -> None:
-        """Starts a pass of a closed form."""
+        """Starts a pass of a closed form, or the next round where one is over."""
         if self.solver is not None:
             self.solver.start(self.current_epoch)
+        else:
+            self.begin_due_round()
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Float[Tensor, ""] | None:
         """The sum over cells, so that no cell's gradient depends on how many there are.
@@ -294,31 +332,40 @@ class LinearProbe(pl.LightningModule):
             cast(LightningOptimizer, self.optimizers()).step()
             return None
         assert self.evaluation is not None
-        losses = [
-            self.evaluation.training_loss(group.spec, said, batch)
-            for group, said in zip(self.probe_groups, self.outputs(batch, best=False), strict=True)
-        ]
-        asked = [
-            loss.detach()
-            for group, loss in zip(self.probe_groups, losses, strict=True)
-            if group.spec.is_main
-        ]
+        losses = {
+            place: self.evaluation.training_loss(self.probe_groups[place].spec, said, batch)
+            for place, said in self.outputs(batch, best=False).items()
+        }
         self.log(
-            "train/loss", torch.cat(asked).mean(), prog_bar=True, on_step=False, on_epoch=True,
-            batch_size=len(batch.targets), sync_dist=True,
+            "train/loss", self.mean_asked(losses).detach(), prog_bar=True, on_step=False,
+            on_epoch=True, batch_size=len(batch.targets), sync_dist=True,
         )  # fmt: skip
-        return torch.stack([loss.sum() for loss in losses]).sum()
+        return torch.stack([loss.sum() for loss in losses.values()]).sum()
+
+    def mean_asked(self, values: Mapping[int, Float[Tensor, " _c"]]) -> Float[Tensor, ""]:
+        """The mean over the cells that are asked about; over all, in a round of controls alone."""
+        groups = self.probe_groups
+        asked = [value for place, value in values.items() if groups[place].spec.is_main]
+        return torch.cat(asked or list(values.values())).mean().float()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, whose state is element-wise and so keeps cells apart."""
-        rates = [
+        return torch.optim.AdamW(self.learning_rates(), weight_decay=self.weight_decay)
+
+    def learning_rates(self) -> list[dict[str, Any]]:
+        """The parameters that train in this round, and no other ones."""
+        for group in self.probe_groups:
+            for parameter in (group.weight, group.bias):
+                parameter.requires_grad_(self.trains(group))
+                parameter.grad = None
+        return [
             {
                 "params": [group.weight, group.bias],
                 "lr": self.learning_rate * (REFERENCE_WIDTH / group.spec.width) ** 0.5,
             }
             for group in self.probe_groups
+            if self.trains(group)
         ]
-        return torch.optim.AdamW(rates, weight_decay=self.weight_decay)
 
     # ------------------------------------------------------------------ evaluating
 
@@ -337,7 +384,7 @@ class LinearProbe(pl.LightningModule):
             return
         for batch in data.code_dataloader():
             here = self.transfer_batch_to_device(batch, self.device, 0)
-            self.evaluation.code.update(senders, self.normal(here), self.objective, here)
+            self.evaluation.code.update(senders, self.normal(here, senders), self.objective, here)
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting anew; a closed form is solved."""
@@ -383,9 +430,7 @@ class LinearProbe(pl.LightningModule):
         self.evaluation.update(outputs, self.get_buffer("trivial"), batch, all_metrics=True)
         if self.permuting is not None:
             asked = [
-                said
-                for group, said in zip(self.probe_groups, outputs, strict=True)
-                if group.spec.is_main
+                said for place, said in outputs.items() if self.probe_groups[place].spec.is_main
             ]
             self.permuting.update(torch.cat(asked, dim=1), batch.rows)
 
@@ -418,25 +463,36 @@ class LinearProbe(pl.LightningModule):
         if self.permuting is not None:
             self.permuted, self.permuting = self.permuting.result(), None
 
-    def keep_best(self, losses: list[Float64[Tensor, " _c"]]) -> int:
-        """Takes the current weights where they are better; returns how many cells still train."""
-        for group, loss in zip(self.probe_groups, losses, strict=True):
-            group.keep_best(
-                loss, epoch=self.current_epoch, patience=self.patience, min_delta=self.min_delta
-            )
-        return sum(int(group.active(self.patience).sum()) for group in self.probe_groups)
+    def keep_best(self, losses: Mapping[int, Float64[Tensor, " _c"]]) -> int:
+        """Takes the current weights where they are better; returns how many cells still train.
 
-    def _log_means(self, split: str) -> list[Float64[Tensor, " _c"]]:
-        """Logs the means over all cells that are asked about; returns the losses by group."""
+        Args:
+            losses: of the groups that train, by their places.
+        """
+        epoch = self.current_epoch - self.rounds.first_epoch
+        for place, loss in losses.items():
+            self.probe_groups[place].keep_best(
+                loss, epoch=epoch, patience=self.patience, min_delta=self.min_delta
+            )
+        return sum(
+            int(group.active(self.patience).sum())
+            for group in self.probe_groups
+            if group.spec.round >= self.rounds.number
+        )
+
+    def _log_means(self, split: str) -> dict[int, Float64[Tensor, " _c"]]:
+        """Logs the means over the cells that are asked about; returns the losses by group."""
         assert self.evaluation is not None
-        counted = [self.evaluation.of(place) for place in range(len(self.probe_groups))]
-        losses = [mean_over_samples(*group.loss.compute()) for group in counted]
-        scores = [mean_over_samples(*group.score.compute()) for group in counted]
-        asked = sum(group.spec.is_main for group in self.probe_groups)
+        fitting = self.trainer.state.fn == "fit"
+        places = [
+            i for i, group in enumerate(self.probe_groups) if not fitting or self.trains(group)
+        ]
+        counted = {place: self.evaluation.of(place) for place in places}
+        losses = {i: mean_over_samples(*part.loss.compute()) for i, part in counted.items()}
+        scores = {i: mean_over_samples(*part.score.compute()) for i, part in counted.items()}
         # The metrics are those of all ranks already; Lightning wants to hear that it is so.
         for word, values in (("loss", losses), (self.objective.score, scores)):
-            mean = torch.cat(values[:asked]).mean().float()
-            self.log(f"{split}/{word}", mean, prog_bar=True, sync_dist=True)
+            self.log(f"{split}/{word}", self.mean_asked(values), prog_bar=True, sync_dist=True)
         return losses
 
     def predict_step(self, batch: LatentBatch, batch_idx: int) -> Float[Tensor, "b c k"]:

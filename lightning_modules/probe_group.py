@@ -3,7 +3,8 @@
 The probes that are asked about are such groups, and so is every control: a control is more cells
 in the same pass.
 
-Letters: b batch, c cells, d width, r width after a random projection, k classes or dimensions.
+Letters: b batch, c cells of the group, s cells of its source, d width, r width after a random
+projection, k classes or dimensions.
 """
 
 import dataclasses
@@ -37,6 +38,15 @@ class GroupSpec:
     """The source's width, where a fixed random projection stands before the linear maps."""
     prefix: int = 0
     """Trains on the training units of the first so many blocks; 0 means all units."""
+    first: int = 0
+    """Place of its first cell in the source."""
+    round: int = 0
+    """When it trains, where not all cells do at once."""
+
+    @property
+    def places(self) -> slice:
+        """Its cells among those of the source."""
+        return slice(self.first, self.first + len(self.cells))
 
     @property
     def is_main(self) -> bool:
@@ -140,13 +150,14 @@ class ProbeGroup(nn.Module):
         generator = seeded(f"{seed}/{self.spec.name}/{d}")
         return torch.randn(d, r, generator=generator) * d**-0.5 if d else None
 
-    def forward(self, normal: Float[Tensor, "b c d"], *, best: bool) -> Float[Tensor, "b c k"]:
+    def forward(self, normal: Float[Tensor, "b s d"], *, best: bool) -> Float[Tensor, "b c k"]:
         """Applies one linear map a cell to normalised features.
 
         Args:
-            normal: the features.
+            normal: the features of the whole source.
             best: whether by the best maps so far or by those in training.
         """
+        normal = normal[:, self.spec.places]
         weight, bias = (self.best_weight, self.best_bias) if best else (self.weight, self.bias)
         if self.projection is not None:
             # (x P) W = x (P W): the small product first, so that a projected cell costs little.

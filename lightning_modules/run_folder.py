@@ -180,7 +180,7 @@ class RunFolder(pl.Callback):
         assert pl_module.spec is not None
         several = sum(group.is_main for group in pl_module.spec.groups) > 1
         for number, group in enumerate(pl_module.spec.groups):
-            if group.prefix:
+            if group.prefix or group.round != pl_module.rounds.number:
                 continue
             part = pl_module.evaluation.of(number)
             for word, metric in (("loss", part.loss), (pl_module.objective.score, part.score)):

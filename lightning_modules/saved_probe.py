@@ -100,8 +100,8 @@ def save_probe(module: LinearProbe, path: Path) -> None:
     for group in module.probe_groups:
         if not group.spec.is_main:
             continue
-        scaler = module.scalers[group.spec.source]
-        parts = (group.best_weight, group.best_bias, scaler.mean, scaler.std)
+        scaler, own = module.scalers[group.spec.source], group.spec.places
+        parts = (group.best_weight, group.best_bias, scaler.mean[own], scaler.std[own])
         for name, values in zip(PARTS, parts, strict=True):
             assert isinstance(values, Tensor)
             tensors[f"{len(cells)}.{name}"] = values.detach().float().cpu().contiguous()

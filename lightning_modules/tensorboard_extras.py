@@ -99,7 +99,8 @@ def chosen_cell(module: LinearProbe) -> tuple[int, int]:
 def chosen_place(module: LinearProbe) -> tuple[int, int]:
     """Which of the batch's features, and which cell of them, it reads."""
     number, place = chosen_cell(module)
-    return module.probe_groups[number].spec.source, place
+    spec = module.probe_groups[number].spec
+    return spec.source, spec.first + place
 
 
 def _loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
