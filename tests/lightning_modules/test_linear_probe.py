@@ -14,7 +14,7 @@ of cells may add in another order, and AdamW divides by the root of what came ou
 
 
 def fitted(trainer, data: LatentDataModule, epochs: int = 30, **options) -> LinearProbe:
-    probe = LinearProbe(**options)
+    probe = LinearProbe(**{"controls": "none", **options})  # test_controls.py is about them
     trainer(epochs).fit(probe, datamodule=data)
     return probe
 
@@ -155,9 +155,9 @@ def test_a_resumed_fit_ends_with_the_same_bits(planted, trainer, tmp_path):
 
     whole = fitted(trainer, data(), epochs=4)
     t = trainer(2)
-    t.fit(LinearProbe(), datamodule=data())
+    t.fit(LinearProbe(controls="none"), datamodule=data())
     t.save_checkpoint(tmp_path / "half.ckpt")
-    resumed = LinearProbe()
+    resumed = LinearProbe(controls="none")
     trainer(4).fit(resumed, datamodule=data(), ckpt_path=tmp_path / "half.ckpt")
     assert torch.equal(weights(whole), weights(resumed))
     assert torch.equal(weights(whole, "best_weight"), weights(resumed, "best_weight"))
@@ -203,7 +203,10 @@ def test_an_objective_that_does_not_suit_the_target_is_refused(planted, trainer)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "hinge"}, "one of cross_entropy, cosine, ridge, lda, but got 'hinge'"),
+        (
+            {"objective": "hinge"},
+            "one of cross_entropy, cosine, mse, bce, ridge, lda, but got 'hinge'",
+        ),
         ({"patience": 0}, "`patience` must be positive, but got 0"),
     ],
 )
