@@ -27,8 +27,9 @@ CAPTIONS: dict[str, str] = {
     "since the first step (p < 0.05, corrected over all cells and steps).",
     "drift": "Cosine similarity of the latents to those at the episode's first step, with 95 % "
     "bands. Orange: the robot's state and the clock.",
-    "separability": "Variance between instructions over variance within one, each by its degrees "
-    "of freedom; dotted: no difference. Bands: jackknife over episodes. Orange: state and clock.",
+    "separability": "Variance between instructions over variance within one, free of "
+    "the scatter of means; dotted: no difference. Bands: jackknife over episodes. Orange: state and "
+    "clock.",
     "alignment": "Unbiased CKA between latents and the instructions' embeddings; dotted: no "
     "dependence. Bands: jackknife over episodes. Orange: state and clock.",
     "outcomes": "Language loss in episodes that succeeded and that failed, at the layer where it "
@@ -146,7 +147,7 @@ def _drift(tables: Tables) -> Figure:
 
 def _separability(tables: Tables) -> Figure:
     return _by_step(
-        tables["separability"], "variance_ratio", 1.0, "no difference",
+        tables["separability"], "variance_ratio", 0.0, "no difference",
         "variance between / within", "Separability of the instructions",
     )  # fmt: skip
 

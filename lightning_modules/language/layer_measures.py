@@ -148,10 +148,10 @@ def step_separability(
     latents: Float32[np.ndarray, "e s c d"],
     there: Bool[np.ndarray, "e s"],
     text: Int64[np.ndarray, " e"],
-) -> tuple[Float64[np.ndarray, "4 s c"], Float64[np.ndarray, "e 4 s c"]]:
+) -> tuple[Float64[np.ndarray, "5 s c"], Float64[np.ndarray, "e 5 s c"]]:
     """Sums of squares at each step, of all episodes and without each."""
     e, s, c, _ = latents.shape
-    total, without = np.full((4, s, c), np.nan), np.full((e, 4, s, c), np.nan)
+    total, without = np.full((5, s, c), np.nan), np.full((e, 5, s, c), np.nan)
     for step in range(s):
         here = np.flatnonzero(there[:, step])
         if len(here) >= FEWEST and len(np.unique(text[here])) > 1:

@@ -71,19 +71,24 @@ def test_the_ratio_of_variances_is_that_of_an_analysis_of_variance():
     value, without = variance_sums(x, group)
     for cell in range(2):
         parts = [x[group == g, cell, 0] for g in np.unique(group)]
-        assert variance_ratio(value)[cell] == pytest.approx(f_oneway(*parts).statistic)
+        between, of_between, within, of_within, share = value[:, cell]
+        f = between / of_between / (within / of_within)
+        assert f == pytest.approx(f_oneway(*parts).statistic)
+        size = (10 - sum(len(part) ** 2 for part in parts) / 10) / 3
+        assert share / of_between == pytest.approx(size)
+        assert variance_ratio(value)[cell] == pytest.approx((f - 1) / size)
     for out in range(10):
         kept = np.delete(np.arange(10), out)
         expected, _ = variance_sums(x[kept], group[kept])
         np.testing.assert_allclose(without[out], expected, atol=1e-9)
 
 
-def test_the_ratio_is_one_on_average_where_the_instruction_makes_no_difference():
+def test_the_ratio_is_zero_on_average_where_the_instruction_makes_no_difference():
     random = np.random.default_rng(0)
     group = np.arange(40) % 5
     ratios = [variance_ratio(variance_sums(random.normal(size=(40, 1, 20)), group)[0])[0]
               for _ in range(200)]  # fmt: skip
-    assert np.mean(ratios) == pytest.approx(1, abs=3 * np.std(ratios) / np.sqrt(200))
+    assert np.mean(ratios) == pytest.approx(0, abs=3 * np.std(ratios) / np.sqrt(200))
 
 
 def test_the_jackknife_of_a_mean_is_its_t_interval():
