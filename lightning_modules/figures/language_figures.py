@@ -28,8 +28,8 @@ CAPTIONS: dict[str, str] = {
     "drift": "Cosine similarity of the latents to those at the episode's first step, with 95 % "
     "bands. Orange: the robot's state and the clock.",
     "separability": "Variance between instructions over variance within one, free of "
-    "the scatter of means; dotted: no difference. Bands: jackknife over episodes. Orange: state and "
-    "clock.",
+    "the scatter of means; dotted: no difference. Bands: jackknife over episodes. Orange: state "
+    "and clock.",
     "alignment": "Unbiased CKA between latents and the instructions' embeddings; dotted: no "
     "dependence. Bands: jackknife over episodes. Orange: state and clock.",
     "outcomes": "Language loss in episodes that succeeded and that failed, at the layer where it "
