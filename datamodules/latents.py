@@ -19,6 +19,7 @@ from datamodules.damaged_rows import DamagedRows, OnError
 from datamodules.feature_source import MAIN, FeatureSource, SourceSpec
 from datamodules.field_choice import FieldChoice
 from datamodules.finite_features import FiniteFeatures
+from datamodules.known_rows import known_rows
 from datamodules.plan_loader import PlanLoader
 from datamodules.row_choice import RowChoice
 from datamodules.source_choice import SourceChoice
@@ -35,7 +36,7 @@ from datamodules.target_spec import TargetSpec
 from datamodules.targets.registry import check_target, make_target
 from datamodules.targets.target import Target, TargetOptions
 from datamodules.trainer_clock import TrainerClock
-from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset, open_dataset, split_rows
+from jax_bridge.shards import ReadPlan, ShardDataset, open_dataset, split_rows
 
 _log = logging.getLogger(__name__)
 Rows = Int64[np.ndarray, "_"]
@@ -192,10 +193,13 @@ class LatentDataModule(pl.LightningDataModule):
         self.cells: tuple[Cell, ...] = tuple(cell for field in self.fields for cell in field.cells)
         self.target: Target = make_target(self._target_name, self._target_options)
         valid, self.dropped = self._valid_rows(self._row_choice.rows(dataset))
-        rows = self._known_rows(valid)
+        rows, unknown = known_rows(self.target, dataset, valid, self._on_error)
         self.without_value = len(valid) - len(rows)
+        self.without_target = unknown
         parts = self._split_rows(rows)
-        self.target_spec: TargetSpec = self.target.fit(dataset, rows=rows, training=parts["train"])
+        self.target_spec: TargetSpec = self.target.fit(
+            dataset, rows=self.targeted(rows), training=self.targeted(parts["train"])
+        )
         for note in self.target_spec.notes:
             _log.warning("%s", note)
         self.clusters: Clusters
@@ -222,6 +226,10 @@ class LatentDataModule(pl.LightningDataModule):
             columns=RowColumns(cluster=episode_of_row, control=control, **numbers),
         )
         self.rows = {**parts, "all": rows}
+
+    def targeted(self, rows: Rows) -> Rows:
+        """Those of some rows whose target could be read; of the others, reading says why not."""
+        return rows[~np.isin(rows, self.without_target)]
 
     def _valid_rows(self, rows: Rows) -> tuple[Rows, int]:
         kept = rows
@@ -250,23 +258,6 @@ class LatentDataModule(pl.LightningDataModule):
                 f"`region` must have valid tokens, but {region} has none in any of "
                 f"the {len(rows)} selected samples (a camera that the robot has not is masked). "
                 "Choose another region."
-            )
-        return kept
-
-    def _known_rows(self, rows: Rows) -> Rows:
-        """Rows whose target is known; what cannot be read is not, if it may be skipped."""
-        try:
-            kept = rows[self.target.known(self.dataset, rows)]
-        except DamagedShardError:
-            if self._on_error == "raise":
-                raise
-            self.dataset.read_robot("state", rows=rows, on_error="skip")
-            sound = np.setdiff1d(rows, np.asarray(list(self.dataset.damaged), np.int64))
-            kept = sound[self.target.known(self.dataset, sound)]
-        if len(kept) == 0:
-            raise ValueError(
-                f"`target` must be known of some samples, but {self._target_name} is of none of "
-                f"{len(rows)}. Choose another target."
             )
         return kept
 

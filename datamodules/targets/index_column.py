@@ -75,6 +75,7 @@ class IndexColumn:
     """
 
     needs_seen_tasks = False
+    robot_tensors = ()
 
     def __init__(self, name: str, *, as_class: bool = False) -> None:
         self.column, self.as_class = name, as_class

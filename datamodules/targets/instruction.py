@@ -22,6 +22,7 @@ class Instruction:
     """
 
     needs_seen_tasks = False
+    robot_tensors = ()
 
     def __init__(self, options: TargetOptions, *, column: str = "instruction") -> None:
         self.options = options

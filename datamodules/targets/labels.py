@@ -27,6 +27,8 @@ class Labels:
         needs_seen_tasks: see `Target`.
     """
 
+    robot_tensors = ()
+
     def __init__(
         self,
         name: str,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from datamodules.target_spec import TargetSpec
-from datamodules.targets.target import Rows
+from datamodules.targets.target import RobotTensor, Rows
 from jax_bridge.shards import ShardDataset
 
 Numbers = Float[np.ndarray, "n k"]
@@ -27,14 +27,23 @@ class Quantities:
         name: of the target.
         read: gives the numbers.
         questions: whether they are 0 or 1, each a question by itself.
+        tensors: of the robot that `read` reads.
     """
 
     needs_seen_tasks = False
 
-    def __init__(self, name: str, read: ReadNumbers, *, questions: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        read: ReadNumbers,
+        *,
+        questions: bool = False,
+        tensors: tuple[RobotTensor, ...] = (),
+    ) -> None:
         self.name = name
         self.read = read
         self.questions = questions
+        self.robot_tensors = tensors
         self.dimensions: tuple[str, ...] = ()
         self.table = np.zeros((0, 0), np.float32)
         self.place = np.zeros(0, np.int64)
@@ -52,7 +61,7 @@ class Quantities:
         """Estimates mean and deviation.
 
         Raises:
-            ValueError: if nothing varies, or a number is infinite; names the sample.
+            ValueError: if nothing varies or can be read, or a number is infinite; names the sample.
         """
         finite = np.isfinite(self.table[self.place[rows]]).all(1)
         if not finite.all():
@@ -60,6 +69,11 @@ class Quantities:
             raise ValueError(
                 f"`target` {self.name} needs finite numbers, but that of sample {key} in "
                 f"{dataset.path} is infinite. Leave that episode out."
+            )
+        if len(training) == 0:
+            raise ValueError(
+                f"`target` {self.name} needs training samples, but got none that can be read. "
+                f"`vla-lens shards verify {dataset.path}` names the places."
             )
         given = self.table[self.place[training]]
         mean, std = given.mean(0), given.std(0)
@@ -83,5 +97,16 @@ class Quantities:
         )  # fmt: skip
 
     def values(self, dataset: ShardDataset, rows: Rows) -> Float32[np.ndarray, "n k"]:
-        """Standardised numbers, or 0 and 1."""
-        return self.table[self.place[rows]]
+        """Standardised numbers, or 0 and 1.
+
+        Raises:
+            DamagedShardError: if one of the rows could not be read before.
+        """
+        places = self.place[rows]
+        if (places < 0).any():
+            self.read(dataset, rows[places < 0])  # it says why
+            raise ValueError(
+                f"`path` must hold the same data from beginning to end, but {dataset.path} "
+                "changed: a sample that could not be read now can. Begin again."
+            )
+        return self.table[places]

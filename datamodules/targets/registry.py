@@ -24,10 +24,14 @@ TARGETS: dict[str, Callable[[TargetOptions], Target]] = {
     "success_at_end": lambda _: Labels("success_at_end", ReadTexts("success_at_end")),
     "relations": lambda _: Quantities("relations", scene.relations, questions=True),
     "object_positions": lambda _: Quantities("object_positions", scene.object_positions),
-    "robot_state": lambda _: Quantities("robot_state", robot.robot_state),
-    "gripper_opening": lambda _: Quantities("gripper_opening", robot.gripper_opening),
-    "next_action": lambda _: Quantities("next_action", robot.next_action),
-    "action_chunk": lambda _: Quantities("action_chunk", robot.action_chunk),
+    "robot_state": lambda _: Quantities("robot_state", robot.robot_state, tensors=("state",)),
+    "gripper_opening": lambda _: Quantities(
+        "gripper_opening", robot.gripper_opening, tensors=("state",)
+    ),
+    "next_action": lambda _: Quantities("next_action", robot.next_action, tensors=("executed",)),
+    "action_chunk": lambda _: Quantities(
+        "action_chunk", robot.action_chunk, tensors=("actions", "action_is_pad")
+    ),
     "time_to_go": lambda _: Quantities("time_to_go", outcome.time_to_go),
     "progress": lambda _: Quantities("progress", outcome.progress),
 }

@@ -1,19 +1,17 @@
 """The robot's state and actions, read from the shards."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from datamodules.targets.target import Rows
+from datamodules.targets.target import RobotTensor, Rows
 from jax_bridge.shards import ShardDataset
 
 Table = tuple[Float[np.ndarray, "n k"], Sequence[str]]
-Tensor = Literal["state", "actions", "executed", "action_is_pad"]
 
 
-def stored(dataset: ShardDataset, name: Tensor, rows: Rows) -> Bool[np.ndarray, " n"]:
+def stored(dataset: ShardDataset, name: RobotTensor, rows: Rows) -> Bool[np.ndarray, " n"]:
     """Which rows have this tensor."""
     column = f"tensor.robot.{name}.offset"
     if column not in dataset.index.column_names:
@@ -21,7 +19,7 @@ def stored(dataset: ShardDataset, name: Tensor, rows: Rows) -> Bool[np.ndarray, 
     return dataset.index.select([column]).take(rows)[column].is_valid().to_numpy()
 
 
-def _read(dataset: ShardDataset, name: Tensor, rows: Rows) -> Float[np.ndarray, "n k"]:
+def _read(dataset: ShardDataset, name: RobotTensor, rows: Rows) -> Float[np.ndarray, "n k"]:
     """One row of numbers a sample; NaN where there is none.
 
     Raises:

@@ -5,7 +5,7 @@ Letters: b batch, n rows.
 
 import dataclasses
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int64, Shaped
@@ -14,6 +14,7 @@ from datamodules.target_spec import TargetSpec
 from jax_bridge.shards import ShardDataset
 
 Rows = Int64[np.ndarray, "_"]
+RobotTensor = Literal["state", "actions", "executed", "action_is_pad"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Target(Protocol):
 
     needs_seen_tasks: bool
     """Whether it has no meaning for tasks that the training rows do not hold."""
+    robot_tensors: tuple[RobotTensor, ...]
+    """What it reads from the shards; all else that a target knows stands in the index."""
 
     def known(self, dataset: ShardDataset, rows: Rows) -> Bool[np.ndarray, " b"]:
         """Which rows have a value; asked once, before the split and before `fit`.
@@ -61,5 +64,9 @@ class Target(Protocol):
         ...
 
     def values(self, dataset: ShardDataset, rows: Rows) -> Shaped[np.ndarray, "b ..."]:
-        """Class numbers (int64) or vectors (float32) of these rows."""
+        """Class numbers (int64) or vectors (float32) of these rows.
+
+        Raises:
+            DamagedShardError: if one of them cannot be read.
+        """
         ...

@@ -43,7 +43,8 @@ class PermutedSamples:
 
     def __init__(self, data: LatentDataModule) -> None:
         self.data = data
-        self.rows, self.clusters, self.target_spec = data.rows, data.clusters, data.target_spec
+        self.clusters, self.target_spec = data.clusters, data.target_spec
+        self.rows = {split: data.targeted(rows) for split, rows in data.rows.items()}
 
     def labels(self, rows: Int64[np.ndarray, " n"]) -> Shaped[np.ndarray, "n ..."]:
         """What is to be predicted of these rows."""

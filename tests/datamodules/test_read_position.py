@@ -8,6 +8,8 @@ import pytest
 
 from datamodules import plan_loader
 from datamodules.latents import LatentDataModule
+from jax_bridge.shards import open_dataset
+from tests.datamodules.truth_data import write_truth
 from tests.planted import damage_sample, write_planted
 
 
@@ -173,6 +175,48 @@ def test_a_target_is_fitted_to_what_can_be_read(planted, tmp_path):
     assert len(data.unreadable("all")) <= 2
     with pytest.raises(ValueError, match=key):
         LatentDataModule(str(path), target="robot_state", layer=2).setup()
+
+
+TARGETS_OF_TENSORS = ("robot_state", "gripper_opening", "next_action", "action_chunk")
+
+
+@pytest.fixture(scope="module")
+def unknown_and_damaged(tmp_path_factory):
+    """Data of which each third sample has no whole chunk of actions, and its damaged sample."""
+    path = write_truth(tmp_path_factory.mktemp("unknown") / "data")
+    row = int(open_dataset(path).select({"timestep": 0, "task_id": 1})[3])
+    return path, damage_sample(path, row, member="robot.safetensors"), row
+
+
+@pytest.mark.parametrize("target", TARGETS_OF_TENSORS)
+def test_a_target_that_cannot_be_read_is_counted_apart_from_one_that_is_not_there(
+    unknown_and_damaged, target
+):
+    path, key, row = unknown_and_damaged
+    data = LatentDataModule(str(path), target=target, on_error="skip", batch_size=7)
+    assert row not in flat(data.predict_dataloader())
+    assert key in data.unreadable("all")
+    assert data.without_value == (40 if target == "action_chunk" else 0)
+    # Membership of a split does not depend on what is damaged: training reads a spare.
+    split = data.splits_of(np.asarray([row]))[0]
+    read = flat({"train": data.train_dataloader, "val": data.val_dataloader,
+                 "test": data.test_dataloader}[split]())  # fmt: skip
+    assert row not in read
+    assert key in data.unreadable(split)
+    # Mean 0 and deviation 1 over the training rows that can be read.
+    values = data.target.values(data.dataset, data.targeted(data.rows["train"]))
+    np.testing.assert_allclose(values.mean(0), 0, atol=1e-5)
+    with pytest.raises(ValueError, match=key):
+        LatentDataModule(str(path), target=target).setup()
+
+
+def test_data_without_any_target_that_can_be_read_is_given_up(tmp_path):
+    path = write_planted(tmp_path / "data", tasks=2, episodes=5, samples=1)
+    for row in range(10):
+        damage_sample(path, row, member="robot.safetensors")
+    data = LatentDataModule(str(path), target="robot_state", on_error="skip")
+    with pytest.raises(ValueError, match=r"known of none of 10, and 10 of them cannot be read"):
+        data.setup()
 
 
 def test_data_that_is_mostly_damaged_is_given_up(tmp_path):
