@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "validate": Command(module="cli.lightning", help="run a trained probe on the validation split"),
     "test": Command(module="cli.lightning", help="run a trained probe on the test split"),
     "predict": Command(module="cli.lightning", help="write a probe's predictions as Parquet"),
+    "sweep": Command(module="cli.sweep", help="fit and test over a grid of settings, side by side"),
     "erase": Command(
         module="cli.erase", help="take a concept out of latents, as a file of interventions"
     ),
