@@ -113,7 +113,7 @@ def test_print_config_writes_what_config_reads(planted, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["fit", "-c", "prob"], "one of .*probe, but got 'prob'"),
+        (["fit", "-c", "prob"], "one of .*probe.*, but got 'prob'"),
         (["fit", "-c", "probe"], r"required: fit.data.path. `vla-lens fit --help`"),
         (["fit", "-c", "probe", "--data.path", "/nowhere"], "/nowhere has no dataset.json"),
         (["fit", "-c", "probe", "--data.path", "DATA", "--data.layer", "7"], "holds layers 0, 2"),
