@@ -59,7 +59,9 @@ sys.stdin.read()
 
 
 @pytest.mark.slow
-def test_a_sweep_finds_a_cluster_that_runs_already(planted, tmp_path):
+def test_a_sweep_finds_a_cluster_that_runs_already(planted, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
     file = sweep_file(tmp_path / "sweep.yaml", planted, [0])
     command = [sys.executable, "-m", "cli.main", "sweep", "-c", str(file), "--engine", "ray"]
     with subprocess.Popen(
