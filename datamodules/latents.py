@@ -320,7 +320,7 @@ class LatentDataModule(pl.LightningDataModule):
 
     # ------------------------------------------------------------------ batches
 
-    def _loader(self, split: str, *, evaluating: bool = False) -> PlanLoader:
+    def _loader(self, split: str, *, evaluating: bool = False, alone: bool = False) -> PlanLoader:
         self.setup()
         training = split == "train" and not evaluating
         return PlanLoader(
@@ -331,6 +331,7 @@ class LatentDataModule(pl.LightningDataModule):
             on_error=self._on_error,
             clock=self._clock if training else None,
             damaged=self.damaged[split],
+            alone=alone,
         )
 
     def train_dataloader(self) -> PlanLoader:
@@ -373,6 +374,10 @@ class LatentDataModule(pl.LightningDataModule):
     def code_dataloader(self) -> PlanLoader:
         """Training batches in the order of the index, each once: what an online code sends."""
         return self._loader("train", evaluating=True)
+
+    def whole_split(self, split: str) -> PlanLoader:
+        """A split in the order of the index, all of it on each rank."""
+        return self._loader(split, evaluating=True, alone=True)
 
     @property
     def training_clusters(self) -> Int64[np.ndarray, "_"]:

@@ -37,6 +37,7 @@ class PlanLoader:
         on_error: whether damaged samples end the reading or are skipped and noted.
         clock: of who trains; None reads for an evaluation.
         damaged: where damaged samples are noted.
+        alone: reads every sample here, even if several ranks train together.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class PlanLoader:
         on_error: OnError = "raise",
         clock: FitClock | None = None,
         damaged: DamagedRows | None = None,
+        alone: bool = False,
     ) -> None:
-        rank, world_size = rank_and_world_size()
+        rank, world_size = (0, 1) if alone else rank_and_world_size()
         self._clock = clock
         self._damaged = DamagedRows() if damaged is None else damaged
         self._source = PlanSource(

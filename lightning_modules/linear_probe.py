@@ -19,7 +19,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from datamodules.latent_batch import LatentBatch
-from lightning_modules import rounds
+from lightning_modules import probe_setup, rounds
 from lightning_modules.closed_form.registry import CLOSED_FORMS, closed_form_objective
 from lightning_modules.closed_form.solver import ClosedFormSolver
 from lightning_modules.controls.online import blocks_of_clusters
@@ -30,11 +30,7 @@ from lightning_modules.objectives.registry import OBJECTIVES
 from lightning_modules.probe_data import ProbeData
 from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 from lightning_modules.probe_spec import ProbeSpec
-from lightning_modules.statistics.grid_permutation import (
-    GridPermutation,
-    PermutationSettings,
-    PermutedSamples,
-)
+from lightning_modules.statistics.grid_permutation import GridPermutation, PermutationSettings
 from lightning_modules.statistics.permutation import PermutationTest
 
 _log = logging.getLogger(__name__)
@@ -147,6 +143,11 @@ class LinearProbe(pl.LightningModule):
         return [cast(ProbeGroup, group) for group in self.groups]
 
     @property
+    def feature_scalers(self) -> list[FeatureScaler]:
+        """One a source."""
+        return [cast(FeatureScaler, scaler) for scaler in self.scalers]
+
+    @property
     def best_loss(self) -> Float64[Tensor, " c"]:
         """Validation loss of the best weights of each cell that is asked about."""
         return torch.cat([g.best_loss for g in self.probe_groups if g.spec.is_main])
@@ -181,27 +182,11 @@ class LinearProbe(pl.LightningModule):
         )  # fmt: skip
 
     def closed_form_solver(self, data: ProbeData) -> ClosedFormSolver:
-        """Plans the passes of a closed form.
-
-        Raises:
-            ValueError: if the budget, the number of epochs or that of processes does not fit.
-        """
-        solver = ClosedFormSolver(
-            CLOSED_FORMS[self.objective_name], self.objective, self.probe_groups,
-            [cast(FeatureScaler, scaler) for scaler in self.scalers],
-            rows=len(data.rows["train"]), memory_budget=self.memory_budget,
+        """Plans the passes of a closed form, and says how many there are."""
+        solver = probe_setup.closed_form_solver(
+            self.objective_name, self.objective, self.probe_groups, self.feature_scalers,
+            rows=len(data.rows["train"]), memory_budget=self.memory_budget, trainer=self.trainer,
         )  # fmt: skip
-        passes, epochs = len(solver.passes), self.trainer.max_epochs
-        if epochs is not None and 0 <= epochs < passes:
-            raise ValueError(
-                f"`max_epochs` must allow {passes} passes, but got {epochs}. Allow more, or give "
-                f"more `memory_budget` than {self.memory_budget} bytes."
-            )
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"`devices` must be 1 with objective {self.objective_name}, but got "
-                f"{self.trainer.world_size} processes. Each closed form needs the sums of all rows."
-            )
         _log.info("%s", solver.describe())
         return solver
 
@@ -397,18 +382,15 @@ class LinearProbe(pl.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Starts counting anew, for the permutation test too."""
         self.on_validation_epoch_start()
-        self.permuting = self.permuted = None
-        if self.permutations and self.trainer.world_size == 1:
-            self.permuting = GridPermutation(
-                PermutedSamples(getattr(self.trainer, "datamodule")),  # noqa: B009 - untyped there
-                [group for group in self.probe_groups if group.spec.is_main],
-                [cast(FeatureScaler, scaler) for scaler in self.scalers],
-                self.objective,
-                PermutationSettings(
-                    permutations=self.permutations, seed=self.seed,
-                    refit=self.objective_name == "ridge", memory_budget=self.memory_budget,
-                ),
-            )  # fmt: skip
+        self.permuted = None
+        self.permuting = probe_setup.grid_permutation(
+            getattr(self.trainer, "datamodule"),  # noqa: B009 - untyped there
+            self.probe_groups, self.feature_scalers, self.objective,
+            PermutationSettings(
+                permutations=self.permutations, seed=self.seed,
+                refit=self.objective_name == "ridge", memory_budget=self.memory_budget,
+            ),
+        )  # fmt: skip
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
         """Counts with the current weights while fitting, with the best ones otherwise."""

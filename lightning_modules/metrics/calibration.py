@@ -71,8 +71,10 @@ class Calibration(GridMetric):
 
     def table(self, cell: int) -> list[dict[str, float | int]]:
         """The reliability of one cell: a row a bin that is not empty."""
-        filled = self.filled.sum(0)[cell].tolist()
-        confidence, right = self.confidence.sum(0)[cell].tolist(), self.right.sum(0)[cell].tolist()
+        with self.sync_context():  # the sums of all ranks, which must all ask
+            filled, confidence, right = (
+                part.sum(0)[cell].tolist() for part in (self.filled, self.confidence, self.right)
+            )
         return [
             {
                 "from": place / BINS, "to": (place + 1) / BINS, "samples": count,

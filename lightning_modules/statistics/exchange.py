@@ -153,6 +153,19 @@ class ExchangedScores:
             scores = self.objective.scores(outputs, labels.to(outputs.device))
             self.total[:, alternative].index_add_(1, unit, scores.double().T.cpu())
 
+    def sum_over_ranks(self, device: torch.device) -> None:
+        """Adds the sums of the other ranks, which must all ask; once.
+
+        Args:
+            device: of this rank: some back ends add up on their device only.
+        """
+        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+            return
+        for name in ("total", "count"):
+            there = getattr(self, name).to(device)
+            torch.distributed.all_reduce(there)
+            setattr(self, name, there.cpu())
+
     def test(self) -> PermutationTest:
         """The p-values."""
         total, samples = self.total.numpy(), int(self.count.sum())

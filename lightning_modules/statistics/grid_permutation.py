@@ -1,8 +1,9 @@
 """The permutation test of a whole grid while it is tested.
 
 Ridge probes of labels that stay the same within a unit are refitted for every permutation, which
-reads the training and validation samples again. All other probes are judged by their held-out
-predictions, in the same pass as everything else.
+reads all samples again; of several ranks each does the same, since closed forms need the sums of
+all rows. All other probes are judged by their held-out predictions, in the same pass as everything
+else; ranks add up their sums.
 
 Letters: b batch, c cells, n rows, t training units, k classes or dimensions.
 """
@@ -18,9 +19,16 @@ from torch import Tensor
 
 from datamodules.latent_batch import LatentBatch
 from datamodules.latents import LatentDataModule
+from lightning_modules.closed_form.by_threads import map_cells, workers_for
 from lightning_modules.closed_form.gram import GramSums
 from lightning_modules.closed_form.kept_rows import KeptRows
-from lightning_modules.closed_form.passes import Form, Pass, describe_passes, plan_passes
+from lightning_modules.closed_form.passes import (
+    Form,
+    Pass,
+    bytes_of_solving,
+    describe_passes,
+    plan_passes,
+)
 from lightning_modules.closed_form.ridge import STRENGTHS, ridge_path
 from lightning_modules.objectives.objective import Objective
 from lightning_modules.probe_group import FeatureScaler, ProbeGroup
@@ -55,12 +63,8 @@ class PermutedSamples:
         return self.clusters.unit_of_episode[self.data.reader.columns.cluster[rows]]
 
     def batches(self, split: str) -> Iterator[LatentBatch]:
-        """The batches of a split, each sample once."""
-        loaders = {
-            "train": self.data.code_dataloader, "val": self.data.val_dataloader,
-            "test": self.data.test_dataloader,
-        }  # fmt: skip
-        yield from loaders[split]()
+        """The batches of a split, each sample once, and all of them on each rank."""
+        yield from self.data.whole_split(split)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,10 @@ class GridPermutation:
         """The p-values of all cells; None where a single unit cannot be exchanged."""
         if self.refit is not None:
             return self._refit()
-        return self.exchange.test() if self.exchange is not None else None
+        if self.exchange is None:
+            return None
+        self.exchange.sum_over_ranks(self.scalers[0].mean.device)
+        return self.exchange.test()
 
     # ------------------------------------------------------------------ refitting
 
@@ -170,10 +177,7 @@ class GridPermutation:
         found: list[RefitCell] = []
         judged: list[tuple[int, list[int], list[RefitCell]]] = []
         for key, sums in self._sums(blocks).items():
-            mine = [
-                RefitCell(self.refit, self.objective, *ridge_path(cell, STRENGTHS))
-                for cell in sums.cells()
-            ]
+            mine = self._solve(sums, len(blocks[key]), planned)
             judged.append((key[0], blocks[key], mine))
             found += mine
         for batch, units in self._batches("val"):
@@ -185,6 +189,19 @@ class GridPermutation:
             for cell, features in self._features(judged, batch):
                 cell.update(features, units)
         return found
+
+    def _solve(self, sums: GramSums | KeptRows, cells: int, planned: Pass) -> list[RefitCell]:
+        """The cells of one group, for every strength."""
+        plan, width = self.refit, sums.mean.shape[1]
+        assert plan is not None
+        form: Form = "rows" if isinstance(sums, KeptRows) else "sums"
+        work = bytes_of_solving(width, len(self.data.rows["train"]), form)
+        room = self.settings.memory_budget - planned.bytes
+        return map_cells(
+            lambda place: RefitCell(plan, self.objective, *ridge_path(sums.cell(place), STRENGTHS)),
+            cells,
+            workers_for(sums.mean.device, work=work, room=room),
+        )
 
     def _sums(
         self, blocks: dict[tuple[int, Form], list[int]]

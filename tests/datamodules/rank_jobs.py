@@ -1,5 +1,6 @@
 """What each rank of the distributed tests does; one process does the same as rank 0 of 1."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from unittest import mock
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from datamodules import latents, statistics
@@ -68,10 +70,14 @@ def weights(probe: LinearProbe) -> list[np.ndarray]:
     return [group.weight.detach().numpy() for group in probe.probe_groups]
 
 
-def fit(rank: int, world_size: int, out: Path, options: dict, epochs: int = 2, save_at: int = 3):
+def fit(
+    rank: int, world_size: int, out: Path, options: dict, *, epochs: int = 2, save_at: int = 3,
+    objective: str = "auto",
+):  # fmt: skip
     """Fits with a checkpoint in the middle of an epoch; rows, weights, statistics computed."""
     rows, run = Rows(save_at, out / "middle.ckpt"), RunFolder()
-    data, probe = LatentDataModule(**options, cache_dir=str(out / "cache")), LinearProbe()
+    data = LatentDataModule(**options, cache_dir=str(out / "cache"))
+    probe = LinearProbe(objective=objective)
     nobody = {"write_json": refuse, "write_results": refuse} if rank else {}
     with (
         mock.patch.multiple(run_folder, **nobody) if nobody else mock.patch.dict({}),
@@ -96,17 +102,21 @@ def go_on(rank: int, world_size: int, out: Path, checkpoint: Path, options: dict
     return {"rows": rows.read, "weight": weights(probe), "steps": t.global_step}
 
 
-def evaluate(rank: int, world_size: int, out: Path, checkpoint: Path, options: dict):
+def evaluate(
+    rank: int, world_size: int, out: Path, checkpoint: Path, options: dict, *,
+    objective: str = "auto", stages: tuple[str, ...] = ("validate", "test", "predict"),
+):  # fmt: skip
     """Validates, tests and predicts in float64; results, rows, what could not be read."""
     rows, run = Rows(), RunFolder()
     data = LatentDataModule(**options, cache_dir=str(out / "cache"))
     t = trainer(out, world_size, rows, run, PredictionTable(), precision="64-true")
-    probe = LinearProbe()
-    for stage in (t.validate, t.test):
-        stage(probe, datamodule=data, ckpt_path=checkpoint, weights_only=True, verbose=False)
-    t.predict(
-        probe, datamodule=data, ckpt_path=checkpoint, weights_only=True, return_predictions=False
-    )
+    probe = LinearProbe(objective=objective)
+    given = {"datamodule": data, "ckpt_path": checkpoint, "weights_only": True}
+    # Drawing takes longer than all else together, and ranks have no part in it.
+    with mock.patch.object(run_folder, "probe_figures", return_value=()):
+        for stage in stages:
+            quiet = {"return_predictions": False} if stage == "predict" else {"verbose": False}
+            getattr(t, stage)(probe, **quiet, **given)
     return {
         "rows": rows.read, "results": {name: r.to_json() for name, r in run.results.items()},
         "sums": rows.sums, "counts": rows.counts, "confusions": rows.confusions,
@@ -115,15 +125,26 @@ def evaluate(rank: int, world_size: int, out: Path, checkpoint: Path, options: d
 
 
 def everything(rank: int, world_size: int, out: Path, one: Path, options: dict, jobs: dict):
-    """All that the tests ask of some number of ranks, in one start of the processes."""
+    """All that the tests ask of some number of ranks."""
     batch = {"batch_size": options["batch_size"] // world_size}
     found = {"fit": fit(rank, world_size, out / "fit", {**options, **batch})}
     found["go_on"] = go_on(
         rank, world_size, out / "go_on", one / "middle.ckpt", {**options, **batch}
     )
-    for name, (checkpoint, changes) in jobs.items():
+    for name, (checkpoint, changes, how) in jobs.items():
         given = {**options, "batch_size": 5, **changes}
-        found[name] = evaluate(rank, world_size, out / name, checkpoint, given)
+        found[name] = evaluate(rank, world_size, out / name, checkpoint, given, **how)
+    return found
+
+
+def in_worlds(rank: int, ports: dict[int, int], out: Path, *args: Any):
+    """The jobs among 2 ranks, then among 3: the processes start once. By the number of ranks."""
+    found = {}
+    for size, port in ports.items():
+        if rank < size:
+            os.environ["MASTER_PORT"] = str(port)
+            found[size] = everything(rank, size, out / f"ranks{size}", *args)
+            torch.distributed.destroy_process_group()
     return found
 
 

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from datamodules.latents import LatentDataModule
-from tests.datamodules.rank_jobs import everything, fit, go_on
+from tests.datamodules.rank_jobs import everything, fit, go_on, in_worlds
 from tests.planted import damage_sample, write_planted
-from tests.ranks import run_ranks
+from tests.ranks import free_port, run_ranks
 
 WORLDS = (2, 3)
 
@@ -60,11 +60,15 @@ def jobs(folders, options, few, damaged):
     one = folders / "one"
     fit(0, 1, one, options)
     fit(0, 1, folders / "few", {**few, "batch_size": 4}, epochs=1, save_at=1)
+    fit(0, 1, folders / "ridge", options, objective="ridge")
+    damage = {"path": str(folders / "damaged"), "on_error": "skip"}
+    tested = {"stages": ("test",)}
     return {
-        "whole": (one / "end.ckpt", {}),
-        "workers": (one / "end.ckpt", {"num_workers": 1}),
-        "few": (folders / "few/end.ckpt", few),
-        "skip": (one / "end.ckpt", {"path": str(folders / "damaged"), "on_error": "skip"}),
+        "whole": (one / "end.ckpt", {}, {}),
+        "workers": (one / "end.ckpt", {"num_workers": 1}, tested),
+        "few": (folders / "few/end.ckpt", few, {}),
+        "skip": (one / "end.ckpt", damage, {}),
+        "ridge": (folders / "ridge/end.ckpt", {}, {"objective": "ridge", **tested}),
     }
 
 
@@ -74,12 +78,20 @@ def alone(folders, options, jobs):
     return everything(0, 1, folders / "alone", folders / "one", options, jobs)
 
 
+@pytest.fixture(scope="module")
+def worlds(folders, options, jobs):
+    """What each rank found in worlds of 2 and of 3, by their size."""
+    ports = {size: free_port() for size in WORLDS}
+    args = (ports, folders, folders / "one", options, jobs)
+    found = run_ranks(in_worlds, max(WORLDS), folders / "answers", *args)
+    return {size: [rank[size] for rank in found if size in rank] for size in WORLDS}
+
+
 @pytest.fixture(scope="module", params=WORLDS)
-def ranks(request, folders, options, jobs):
-    """What each rank of 2 and of 3 found; all jobs in one start of the processes."""
-    out = folders / f"ranks{request.param}"
-    args = (request.param, out, folders / "one", options, jobs)
-    return run_ranks(everything, request.param, out, *args)
+def ranks(request, worlds):
+    """What each rank of 2 and of 3 found."""
+    assert len(worlds[request.param]) == request.param
+    return worlds[request.param]
 
 
 def flat(batches):
@@ -113,8 +125,10 @@ def test_lightning_puts_no_sampler_of_its_own_in_between(ranks):
     assert {rank["fit"]["loader"] for rank in ranks} == {"PlanLoader"}
 
 
-@pytest.mark.parametrize("job", ["whole", "workers", "few"])
-@pytest.mark.parametrize("stage", ["val", "test", "predict"])
+@pytest.mark.parametrize(
+    ("job", "stage"),
+    [*itertools.product(("whole", "few"), ("val", "test", "predict")), ("workers", "test")],
+)
 def test_evaluation_reads_each_sample_once_over_all_ranks(ranks, alone, job, stage):
     read = flat(per_step(ranks, job, stage))
     assert read == sorted(set(read)) == flat(alone[job]["rows"][stage])
@@ -127,7 +141,7 @@ def test_some_ranks_really_have_nothing_to_evaluate(ranks):
         assert [len(rank["whole"]["rows"]["test"]) for rank in ranks] == [3, 3, 2]
 
 
-@pytest.mark.parametrize("job", ["whole", "workers", "few", "skip"])
+@pytest.mark.parametrize("job", ["whole", "workers", "few", "skip", "ridge"])
 def test_metrics_of_ranks_are_those_of_one_process(ranks, alone, job):
     expected = alone[job]
     for rank in ranks:
@@ -138,8 +152,18 @@ def test_metrics_of_ranks_are_those_of_one_process(ranks, alone, job):
                 np.testing.assert_array_equal(ours, theirs)
         for ours, theirs in zip(found["sums"], expected["sums"], strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=0)
-        for split in ("val", "test"):
-            same(found["results"][split], expected["results"][split])
+        same(found["results"], expected["results"])
+        assert "test" in found["results"]
+
+
+@pytest.mark.parametrize(("job", "kind"), [("whole", "held_out"), ("ridge", "refit")])
+def test_p_values_of_ranks_are_those_of_one_process(ranks, alone, job, kind):
+    for rank in ranks:
+        test, expected = (found[job]["results"]["test"] for found in (rank, alone))
+        assert (test["permutation"], test["permutations"]) == (kind, 1000)
+        for name in ("p_value", "p_corrected", "null_score"):
+            assert test["cells"][0][name] == pytest.approx(expected["cells"][0][name], rel=1e-9)
+        assert 0 < test["cells"][0]["p_value"] < 0.05
 
 
 def same(ours, theirs, place=""):
@@ -187,7 +211,7 @@ def test_an_epoch_begun_by_one_process_is_ended_by_several(ranks, alone):
     assert per_step(ranks, "go_on", "train1") == alone["fit"]["rows"]["train1"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_workers": 2}, {"batch_size": 5}])
+@pytest.mark.parametrize("changes", [{"num_workers": 1}, {"batch_size": 5}])
 def test_an_epoch_begun_by_several_is_ended_by_one(
     ranks, alone, folders, options, tmp_path, changes
 ):
