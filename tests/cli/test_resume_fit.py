@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
 
 from cli.main import main
+from lightning_modules import run_folder
 from lightning_modules.linear_probe import LinearProbe
 
 STEPS = 6
@@ -48,6 +50,13 @@ def arguments(planted, out, *more: str) -> list[str]:
         "--data.layer", "2", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu",
         "--trainer.enable_progress_bar", "false", "--save_every", "2", "--out", str(out), *more,
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_drawing():
+    """Figures take longer than all else here, and do not depend on who was killed."""
+    with mock.patch.object(run_folder, "probe_figures", return_value=()):
+        yield
 
 
 def killed_fit(args: list[str], kill_after: int) -> None:
@@ -125,7 +134,14 @@ def test_a_position_in_other_samples_is_refused_in_one_sentence(killed, tmp_path
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 3])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        STEPS,
+        pytest.param(STEPS + 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_fit_that_is_asked_to_end_saves_its_place_and_says_how_to_go_on(
     planted, whole, tmp_path, capsys, step
 ):
