@@ -80,16 +80,19 @@ class GramSums:
             self.gram[cell].addmm_(normal.T, normal)
             self.cross[cell].addmm_(normal.T, wanted)
 
+    def cell(self, place: int) -> CellGram:
+        """The centred sums of one cell."""
+        assert self.rows > 0
+        features, means = self.features[place], self.targets / self.rows
+        mean = features / self.rows
+        return CellGram(
+            rows=self.rows,
+            mean_features=mean,
+            mean_targets=means,
+            gram=self.gram[place] - torch.outer(mean, features),
+            cross=self.cross[place] - torch.outer(features, means),
+        )
+
     def cells(self) -> Iterator[CellGram]:
         """The centred sums of each cell, one at a time."""
-        assert self.rows > 0
-        means = self.targets / self.rows
-        for features, gram, cross in zip(self.features, self.gram, self.cross, strict=True):
-            mean = features / self.rows
-            yield CellGram(
-                rows=self.rows,
-                mean_features=mean,
-                mean_targets=means,
-                gram=gram - torch.outer(mean, features),
-                cross=cross - torch.outer(features, means),
-            )
+        yield from map(self.cell, range(len(self.gram)))

@@ -103,10 +103,14 @@ class KeptRows:
         self.targets[self.rows : end] = targets.double()
         self.rows = end
 
+    def cell(self, place: int) -> CellRows:
+        """The centred rows of one cell."""
+        assert self.features is not None
+        normal = self.features[place, : self.rows].double()
+        normal = normal.sub_(self.mean[place]).div_(self.std[place])
+        return centred_rows(normal, self.targets[: self.rows])
+
     def cells(self) -> Iterator[CellRows]:
         """The centred rows of each cell, one at a time."""
         assert self.features is not None
-        for cell, stored in enumerate(self.features):
-            normal = stored[: self.rows].double()
-            normal = normal.sub_(self.mean[cell]).div_(self.std[cell])
-            yield centred_rows(normal, self.targets[: self.rows])
+        yield from map(self.cell, range(len(self.features)))

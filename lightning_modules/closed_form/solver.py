@@ -15,10 +15,17 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from datamodules.latent_batch import LatentBatch
+from lightning_modules.closed_form.by_threads import map_cells, workers_for
 from lightning_modules.closed_form.cell_sums import CellSums
 from lightning_modules.closed_form.gram import GramSums
 from lightning_modules.closed_form.kept_rows import KeptRows
-from lightning_modules.closed_form.passes import Form, Pass, describe_passes, plan_passes
+from lightning_modules.closed_form.passes import (
+    Form,
+    Pass,
+    bytes_of_solving,
+    describe_passes,
+    plan_passes,
+)
 from lightning_modules.closed_form.registry import ClosedForm
 from lightning_modules.closed_form.strength_choice import best_strength
 from lightning_modules.grid_evaluation import targets_of
@@ -27,6 +34,9 @@ from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 
 ITEMSIZE = 4
 """Bytes of a feature for the plan; bfloat16 takes half of what was planned."""
+
+Solution = tuple[Float[Tensor, "l d m"], Float[Tensor, "l m"]]
+"""Weights and biases of one cell."""
 
 
 @dataclasses.dataclass
@@ -75,6 +85,7 @@ class ClosedFormSolver:
     ) -> None:
         self.form, self.objective = form, objective
         self.groups, self.scalers, self.rows = groups, scalers, rows
+        self.memory_budget = memory_budget
         self.size = groups[0].best_bias.shape[1]
         shared: dict[tuple[int, str], list[int]] = {}
         for place, group in enumerate(groups):
@@ -161,8 +172,7 @@ class ClosedFormSolver:
     def solve(self) -> None:
         """Solves every cell of the pass for every strength, and lets the sums go."""
         for block in self.blocks:
-            solved = [self._solve(cell, len(block.groups)) for cell in block.sums.cells()]
-            weights, biases = zip(*solved, strict=True)
+            weights, biases = zip(*self._solve_block(block), strict=True)
             block.weights, block.bias = torch.stack(weights), torch.stack(biases)
             block.sums = GramSums(block.sums.mean[:0], block.sums.std[:0], 0)
             shape = (len(block.cells), len(self.form.strengths))
@@ -171,9 +181,20 @@ class ClosedFormSolver:
                 for _ in block.groups
             ]
 
-    def _solve(
-        self, cell: CellSums, groups: int
-    ) -> tuple[Float[Tensor, "l d m"], Float[Tensor, "l m"]]:
+    def _solve_block(self, block: Block) -> list[Solution]:
+        form: Form = "rows" if isinstance(block.sums, KeptRows) else "sums"
+        width = block.sums.mean.shape[1]
+        room = self.memory_budget - max(planned.bytes for planned in self.passes)
+        workers = workers_for(
+            block.sums.mean.device, work=bytes_of_solving(width, self.rows, form), room=room
+        )
+        return map_cells(
+            lambda place: self._solve(block.sums.cell(place), len(block.groups)),
+            len(block.cells),
+            workers,
+        )
+
+    def _solve(self, cell: CellSums, groups: int) -> Solution:
         alone = groups == 1 or self.form.joint
         parts = [cell] if alone else [cell.columns(n * self.size, self.size) for n in range(groups)]
         solved = [self.form.path(part, self.form.strengths) for part in parts]
