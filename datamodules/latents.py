@@ -220,7 +220,7 @@ class LatentDataModule(pl.LightningDataModule):
             for kind, source in sources
         )
         self.reader = BatchReader(
-            self.path,
+            dataset.again(),
             sources=[source for _, source in sources],
             target=self.target,
             columns=RowColumns(cluster=episode_of_row, control=control, **numbers),

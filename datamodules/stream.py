@@ -22,8 +22,7 @@ from datamodules.feature_source import FeatureSource
 from datamodules.field_choice import as_tensor
 from datamodules.latent_batch import LatentBatch
 from datamodules.targets.target import Target
-from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset, open_dataset
-from jax_bridge.shards.remote.address import is_address
+from jax_bridge.shards import DamagedShardError, ReadPlan, ShardDataset
 
 Rows = Int64[np.ndarray, "_"]
 READ_AHEAD = 2
@@ -123,29 +122,22 @@ class BatchReader:
     """Reads the cells, the targets and the metadata of a batch of rows."""
 
     def __init__(
-        self, path: str, *, sources: Sequence[FeatureSource], target: Target, columns: RowColumns
+        self,
+        dataset: ShardDataset,
+        *,
+        sources: Sequence[FeatureSource],
+        target: Target,
+        columns: RowColumns,
     ) -> None:
-        self.path = path
+        # Workers get this one, not its path: row numbers mean nothing in an index written anew.
+        self.dataset = dataset
         self.sources = tuple(sources)
         self.target = target
         self.columns = columns
-        self._dataset: ShardDataset | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        """A worker opens a folder itself; of an address it gets what is known of it already."""
-        return {**self.__dict__, "_dataset": self.dataset if is_address(self.path) else None}
-
-    @property
-    def dataset(self) -> ShardDataset:
-        """The data set, opened when first needed."""
-        if self._dataset is None:
-            self._dataset = open_dataset(self.path)
-        return self._dataset
 
     def read_ahead(self, rows: Rows) -> None:
         """Says that these rows are read soon; of an address they are fetched meanwhile."""
-        if self._dataset is not None:  # before, nothing was read that it could go by
-            self._dataset.read_ahead(rows)
+        self.dataset.read_ahead(rows)
 
     def read(self, rows: Rows) -> LatentBatch:
         """Reads one batch."""
@@ -241,5 +233,5 @@ class ReadBatches:
         raise ValueError(
             f"`on_error` must be raise for data that is mostly damaged, but got skip, and "
             f"{len(self._damaged)} of {len(self.source.plan)} training samples cannot be read. "
-            f"`vla-lens shards verify {self.reader.path}` names the places."
+            f"`vla-lens shards verify {self.reader.dataset.path}` names the places."
         )

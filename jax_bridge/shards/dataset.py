@@ -76,6 +76,10 @@ class ShardDataset:
     def __len__(self) -> int:
         return self.index.num_rows
 
+    def again(self) -> "ShardDataset":
+        """The same rows, as if opened anew at the same moment: nothing was read or skipped."""
+        return ShardDataset(self._source, self.info, self.index)
+
     @property
     def fields(self) -> dict[str, FieldSpec]:
         """The tensors of each sample, by name."""

@@ -104,6 +104,23 @@ def test_ranks_without_a_step_are_refused_while_training(planted, monkeypatch):
     assert len(data.test_dataloader()) == 1
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_workers_read_the_rows_of_the_data_as_it_was_opened(tmp_path, workers):
+    path = write_planted(tmp_path / "data", tasks=2, episodes=5)
+    data = LatentDataModule(str(path), num_workers=workers)
+    data.setup()
+    before = len(open_dataset(path))
+    expected = list(LatentDataModule(str(path)).test_dataloader())
+    # "a" sorts before "planted": every row of the new index has another number.
+    write_planted(path, tasks=2, episodes=5, suite="a", seed=7)
+    assert len(open_dataset(path)) == 2 * before
+    found = list(data.test_dataloader())
+    assert flat(found) == flat(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        for ours, other in zip(mine.features, theirs.features, strict=True):
+            np.testing.assert_array_equal(ours.numpy(), other.numpy())
+
+
 # ------------------------------------------------------------------ damaged samples
 
 

@@ -45,4 +45,4 @@ def test_the_next_batches_of_an_address_are_on_their_way(
         lambda self, rows: (told.append(rows.tolist()), real(self, rows))[1],
     )
     rows = [batch.rows.tolist() for batch in loader]
-    assert told == rows[3:]
+    assert told == rows  # before anything was read, the first ones change nothing
