@@ -101,6 +101,7 @@ def measure(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     peak, found = matmul_peak(arguments.device), {}
     for name in arguments.only:
         times: list[tuple[float, float]] = []
+        weights, scores, count = 0.0, 0.0, 0
         for _ in range(arguments.rounds):
             if name == "trained":
                 whole = fused(path, **options)

@@ -83,7 +83,8 @@ def scikit_learn(path: Path, cell: Cell) -> Solved:
     path of strengths, so it is fitted anew for each.
     """
     start = time.perf_counter()
-    data = LatentDataModule(str(path), fields=[cell.field], layer=cell.layer)
+    layer: Any = cell.layer
+    data = LatentDataModule(str(path), fields=[cell.field], layer=layer)
     data.setup()
     x, y = _rows_of(data, cell)
     mean, std = x["train"].mean(0), x["train"].std(0)
@@ -109,7 +110,7 @@ def _rows_of(
     data: LatentDataModule, cell: Cell
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Features and labels of each split."""
-    places = {"layers": [cell.layer]}
+    places: dict[str, Any] = {"layers": [cell.layer]}
     if cell.flow_time is not None:
         places["flow_times"] = [cell.flow_time]
     x, y = {}, {}
