@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Rolls a policy (or a demonstrator that the policy watches) through tasks and
 episodes, captures the latents that --capture names, and writes whole episodes to WebDataset
-shards. A run that was stopped goes on where it stopped."""
+shards. A run that was stopped goes on where it stopped. --intervene FILE, short for
+--policy.intervene, changes activations at every call (docs/interventions.md)."""
 
 
 SHOWN_ERRORS = 5
@@ -194,6 +195,7 @@ def main(args: list[str]) -> int:
     """Runs `vla-lens collect ...`; returns the exit code."""
     choices = _choices()
     args = resolve_config_args(args[1:] if args[:1] == ["collect"] else args)
+    args = [_spelled_out(arg) for arg in args]
     for choice in choices:
         args = choice.expand(args)
     config = build_parser(args, choices).parse_args(args)
@@ -202,6 +204,12 @@ def main(args: list[str]) -> int:
         return _run(config, environment, policy)
     finally:
         environment.close()
+
+
+def _spelled_out(arg: str) -> str:
+    """`--intervene FILE` is short for the policy's own option."""
+    flag, equals, value = arg.partition("=")
+    return f"--policy.intervene{equals}{value}" if flag == "--intervene" else arg
 
 
 @contextlib.contextmanager

@@ -72,7 +72,9 @@ def line_of(found: "ErasedCell") -> str:
 
 
 def _write(out: Path, found: "list[ErasedCell]", data: Any, method: str) -> None:
-    from lightning_modules.erasure.intervention_file import Intervention, save_interventions
+    import dataclasses
+
+    from jax_bridge.interventions import Intervention, Place, save_interventions
 
     control = out.with_name(f"{out.stem}.random.safetensors")
     notes = {
@@ -84,6 +86,7 @@ def _write(out: Path, found: "list[ErasedCell]", data: Any, method: str) -> None
         for cell in found:
             change = getattr(cell, word)
             u, v, b = (part.float().cpu().numpy() for part in (change.u, change.v, change.b))
-            entries.append(Intervention(cell=cell.cell, u=u, v=v, b=b))
+            place = Place(**dataclasses.asdict(cell.cell))
+            entries.append(Intervention(place=place, u=u, v=v, b=b))
         save_interventions(path, entries, {"method": how, **notes})
         print(f"{'erasure' if word == 'map' else 'random control'}: {path}")

@@ -70,8 +70,8 @@ class CapturePlan:
             config=config,
             num_steps=num_steps,
             captured=tuple(captured),
-            layers=_choose_layers(layers, config.depth),
-            steps=_choose_steps(flow_times, num_steps),
+            layers=choose_layers(layers, config.depth),
+            steps=choose_steps(flow_times, num_steps),
             pooled_float32=pooled_float32,
         )
 
@@ -187,7 +187,7 @@ def region_spans(config: Pi0Config, text_tokens: int | None = None) -> dict[str,
     return spans
 
 
-def _choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+def choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     """Ascending layer numbers, each once."""
     if layers is None:
         return tuple(range(depth))
@@ -202,7 +202,7 @@ def _choose_layers(layers: Sequence[int] | None, depth: int) -> tuple[int, ...]:
     return tuple(sorted({int(layer) for layer in layers}))
 
 
-def _choose_steps(wanted: Sequence[float] | None, num_steps: int) -> tuple[int, ...]:
+def choose_steps(wanted: Sequence[float] | None, num_steps: int) -> tuple[int, ...]:
     """Ascending numbers of the steps nearest to the wanted times."""
     times = flow_times(num_steps).astype(np.float64)
     if wanted is None:

@@ -12,6 +12,7 @@ Source: Beyer et al. 2024, arXiv:2407.07726; Black et al. 2024, arXiv:2410.24164
 Physical Intelligence 2025, arXiv:2504.16054.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,6 +31,8 @@ Taps = dict[str, Array]
 """What a block computed, by site."""
 Record = Callable[[Taps], Any]
 """Turns a block's taps into what is kept of them."""
+Change = Callable[[Array, str, Array], Array]
+"""(layer number, site, value) to the value that the rest of the block reads."""
 
 
 class Cache(NamedTuple):
@@ -180,6 +183,7 @@ def block(
     mask: Bool[Array, "b t s"],
     turn: Rope,
     expert: ExpertConfig,
+    change: Callable[[str, Array], Array] = lambda site, value: value,
 ) -> tuple[Float[Array, "b t w"], tuple[Array, Array], Taps]:
     """One transformer block of one expert.
 
@@ -190,6 +194,7 @@ def block(
         mask: Which tokens each token sees, cached ones first.
         turn: Rotations of this pass's tokens.
         expert: Sizes.
+        change: What becomes of a site's value.
 
     Returns:
         The residual stream, the block's own keys and values, and its taps by site.
@@ -199,11 +204,13 @@ def block(
     query, key = rotate(query, turn), rotate(key, turn)
     keys, values = (key, value) if cached is None else _append(cached, (key, value))
     branch = attend(query, keys, values, mask) @ layer["out"]
-    after_attn = gated_residual(x, branch, pre_attn.gate)
+    after_attn = change("post_attn_embedding", gated_residual(x, branch, pre_attn.gate))
     pre_mlp = _norm(layer, "norm_mlp", after_attn)
     gating = jax.nn.gelu(pre_mlp.value @ layer["gating"][0], approximate=True)
     activation = _fixed(gating * (pre_mlp.value @ layer["gating"][1]))
+    activation = change("mlp_activation", activation)
     hidden = gated_residual(after_attn, activation @ layer["linear"], pre_mlp.gate)
+    hidden = change("hidden_states", hidden)
     taps = {
         "hidden_states": hidden,
         "post_attn_embedding": after_attn,
@@ -249,6 +256,7 @@ def run_layers(
     record: Record | None = None,
     selected: tuple[int, ...] | None = None,
     remat: bool = False,
+    change: Change | None = None,
 ) -> Layers:
     """All blocks of one expert, in one scan.
 
@@ -262,15 +270,18 @@ def run_layers(
         record: What to keep of each block's taps; None keeps nothing.
         selected: Layers to keep it of; None: of all.
         remat: Compute each block again for the gradient, which saves memory.
+        change: What becomes of the sites' values; None leaves them.
     """
     once = jax.checkpoint(block, static_argnums=5) if remat else block
 
     def body(x: Array, scanned: tuple) -> tuple[Array, tuple[Array, Array], Any]:
-        layer, cached = scanned
-        x, own, taps = once(layer, x, cached, mask, turn, expert)
+        layer, cached, number = scanned
+        own_change = () if change is None else (functools.partial(change, number),)
+        x, own, taps = once(layer, x, cached, mask, turn, expert, *own_change)
         return x, own, None if record is None else record(taps)
 
+    numbers = None if change is None else jnp.arange(layers["qkv"].shape[0])
     hidden, (keys, values), recorded = scan_selected(
-        body, x, (layers, None if cache is None else tuple(cache)), selected
+        body, x, (layers, None if cache is None else tuple(cache), numbers), selected
     )
     return Layers(hidden, Cache(keys, values), recorded)

@@ -6,15 +6,18 @@ Letters: b batch; h action horizon; a action dimensions.
 import dataclasses
 import functools
 import logging
+from collections.abc import Sequence
 from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jax_bridge.interventions import Intervention
 from jax_bridge.pi0 import sampler
 from jax_bridge.pi0.capture import CaptureSpec
 from jax_bridge.pi0.capture_plan import CapturePlan
+from jax_bridge.pi0.changing import AffineMap, ChangePlan, plan_changes
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.observation import ArrayLike, Observation, check_shape
 from jax_bridge.pi0.parameters import Params, check_params, init_params
@@ -46,6 +49,7 @@ class Pi0:
         key: Any = None,
         num_steps: int = 10,
         capture: None = None,
+        interventions: Sequence[Intervention] = (),
     ) -> Array: ...
 
     @overload
@@ -58,6 +62,7 @@ class Pi0:
         key: Any = None,
         num_steps: int = 10,
         capture: CaptureSpec,
+        interventions: Sequence[Intervention] = (),
     ) -> tuple[Array, dict[str, Array]]: ...
 
     def sample_actions(
@@ -69,6 +74,7 @@ class Pi0:
         key: Any = None,
         num_steps: int = 10,
         capture: CaptureSpec | None = None,
+        interventions: Sequence[Intervention] = (),
     ) -> Any:
         """Samples action chunks, and captures latents on the way.
 
@@ -79,13 +85,16 @@ class Pi0:
             key: A jax random key to draw `noise` from, if that is not given.
             num_steps: Flow steps.
             capture: Latents to keep. The actions do not depend on it.
+            interventions: What is changed on the way, before it is captured; none compiles the
+                plain program.
 
         Returns:
             Actions float32 [b, h, a]; with `capture` also the latents by field name, batch
             first, then the field's axes.
 
         Raises:
-            ValueError: if inputs do not fit the model, or the capture names what it has not.
+            ValueError: if inputs do not fit the model, or the capture or an intervention names
+                what it has not.
         """
         observation.check(self.config)
         shape = (observation.state.shape[0], self.config.action_horizon, self.config.action_dim)
@@ -95,9 +104,13 @@ class Pi0:
             noise = jax.random.normal(key, shape)
         check_shape("noise", noise, shape)
         plan = None if capture is None else self.plan(capture, num_steps)
+        places, maps = None, ()
+        if interventions:
+            places, maps = plan_changes(interventions, self.config, num_steps)
         actions, latents = _sample_actions(
-            params, observation, noise, config=self.config, num_steps=num_steps, plan=plan
-        )
+            params, observation, noise, maps, config=self.config, num_steps=num_steps, plan=plan,
+            places=places,
+        )  # fmt: skip
         return actions if capture is None else (actions, latents)
 
     def flow_loss(
@@ -146,22 +159,25 @@ def _plan(capture: CaptureSpec, config: Pi0Config, num_steps: int) -> CapturePla
     return capture.resolve(config, num_steps)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "num_steps", "plan"))
+@functools.partial(jax.jit, static_argnames=("config", "num_steps", "plan", "places"))
 def _sample_actions(
     params: Params,
     observation: Observation,
     noise: Array,
+    maps: tuple[AffineMap, ...],
     *,
     config: Pi0Config,
     num_steps: int,
     plan: CapturePlan | None,
+    places: ChangePlan | None,
 ) -> tuple[Array, dict[str, Array]]:
     """The compiled sampler. Float32 products are true float32 on every backend."""
     check_params(params, config)
     with jax.default_matmul_precision("highest"):
         return sampler.sample_actions(
-            params, observation, noise.astype(jnp.float32), config, num_steps, plan
-        )
+            params, observation, noise.astype(jnp.float32), config, num_steps, plan,
+            None if places is None else (places, maps),
+        )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnames=("config",))

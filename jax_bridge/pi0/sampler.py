@@ -5,7 +5,7 @@ Letters: b batch; p prefix tokens; h action horizon; a action dimensions; w widt
 Source: Lipman et al. 2023, arXiv:2210.02747 (flow matching); Black et al. 2024, arXiv:2410.24164.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +14,10 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from jax_bridge.pi0 import embedding, gemma
 from jax_bridge.pi0.capture_plan import CapturePlan, flow_times
+from jax_bridge.pi0.changing import AffineMap, ChangePlan, make_change
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.embedding import Prefix, TimeEmbedding
-from jax_bridge.pi0.gemma import Cache, Record, Rope
+from jax_bridge.pi0.gemma import Cache, Change, Record, Rope
 from jax_bridge.pi0.observation import Observation
 from jax_bridge.pi0.recording import Recorder, find_regions, latents_of, make_recorder
 from jax_bridge.pi0.scanning import scan_selected
@@ -58,14 +59,16 @@ def run_prefix(
     *,
     record: Record | None = None,
     selected: tuple[int, ...] | None = None,
+    change: Change | None = None,
 ) -> PrefixPass:
     """Runs images and prompt through Expert 0."""
     layers = gemma.stack_layers(params["PaliGemma"]["llm"], "", config.jax_dtype)
     turn = gemma.rope(embedding.prefix_positions(prefix.mask), config.vlm.head_dim)
     attention = embedding.prefix_attention(prefix.mask)
     done = gemma.run_layers(
-        layers, prefix.tokens, attention, turn, config.vlm, record=record, selected=selected
-    )
+        layers, prefix.tokens, attention, turn, config.vlm,
+        record=record, selected=selected, change=change,
+    )  # fmt: skip
     return PrefixPass(done.hidden, done.cache, prefix.mask, done.recorded)
 
 
@@ -113,6 +116,7 @@ def velocity(
     record: Record | None = None,
     selected: tuple[int, ...] | None = None,
     remat: bool = False,
+    change: Change | None = None,
 ) -> Velocity:
     """Evaluates the action expert at one time."""
     tokens = embedding.embed_suffix(params, state, noisy_actions, conditions.embedded, config)
@@ -126,6 +130,7 @@ def velocity(
         record=record,
         selected=selected,
         remat=remat,
+        change=change,
     )
     scale = params["PaliGemma"]["llm"]["final_norm_1"].get("scale")
     normed = gemma.rms_norm(done.hidden, scale=scale, modulated=conditions.final)
@@ -159,26 +164,37 @@ def sample_actions(
     config: Pi0Config,
     num_steps: int,
     plan: CapturePlan | None,
+    changes: tuple[ChangePlan, Sequence[AffineMap]] | None = None,
 ) -> tuple[Float32[Array, "b h a"], dict[str, Array]]:
     """Integrates the velocity from noise (time 1) to actions (time 0), recording on the way."""
     embedded = embedding.embed_prefix(params, observation, config)
     regions = find_regions(observation, config)
-    vlm = make_recorder(plan, "vlm", regions, embedded.mask.shape[1])
-    action = make_recorder(plan, "action", regions, config.suffix_len)
+    tokens = {"vlm": embedded.mask.shape[1], "action": config.suffix_len}
+    vlm, action = (make_recorder(plan, expert, regions, size) for expert, size in tokens.items())
     layers = None if plan is None else plan.layers
-    prefix = run_prefix(params, embedded, config, record=vlm, selected=layers)
+
+    def change_of(expert: str, step: Any = 0) -> Change | None:
+        if changes is None:
+            return None
+        return make_change(*changes, expert, regions, tokens[expert], step)
+
+    prefix = run_prefix(
+        params, embedded, config, record=vlm, selected=layers, change=change_of("vlm")
+    )
     suffix = prepare_suffix(params, prefix, config)
     keep, state = _kept_of_a_step(plan, action), jnp.asarray(observation.state)
 
-    def step(x_t: Array, condition: Conditions) -> tuple[Array, None, Any]:
+    def step(x_t: Array, scanned: tuple[Conditions, Any]) -> tuple[Array, None, Any]:
+        condition, number = scanned
         now = velocity(
             params, suffix, state, x_t, condition, config,
-            record=action, selected=layers,
+            record=action, selected=layers, change=change_of("action", number),
         )  # fmt: skip
         return x_t + (-1.0 / num_steps) * now.value, None, keep(x_t, now)
 
+    numbers = None if changes is None else jnp.arange(num_steps)
     x_0, _, kept = scan_selected(
-        step, noise, _condition_of_steps(params, config, num_steps), plan and plan.steps
+        step, noise, (_condition_of_steps(params, config, num_steps), numbers), plan and plan.steps
     )
     if plan is None:
         return x_0, {}

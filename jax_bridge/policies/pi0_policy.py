@@ -15,7 +15,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jax_bridge.environments.environment import RobotObservation
+from jax_bridge.interventions import InterventionFile, load_interventions
 from jax_bridge.pi0 import CaptureSpec, Pi0, Pi0Config, load_params, params_digest
+from jax_bridge.pi0.changing import plan_changes
 from jax_bridge.policies.checkpoint_folder import checkpoint_folder, find_norm_stats, find_preset
 from jax_bridge.policies.conventions import Convention, Recipe, get_convention
 from jax_bridge.policies.noise import call_noise
@@ -50,6 +52,8 @@ class Pi0Policy:
         action_horizon: actions in a chunk. By default what the weights were trained for.
         state_in_prompt: whether π0.5 reads the state as digits in its prompt. By default as the
             checkpoint was trained; with random weights it does.
+        intervene: a file of interventions (docs/interventions.md): activations that are changed
+            at every call.
 
     Raises:
         ValueError: if neither preset nor checkpoint is given, or a word is unknown.
@@ -69,6 +73,7 @@ class Pi0Policy:
         robot_action_dim: int | None = None,
         action_horizon: int | None = None,
         state_in_prompt: bool | None = None,
+        intervene: str | None = None,
     ) -> None:
         if preset is None and checkpoint is None:
             raise ValueError(
@@ -89,6 +94,7 @@ class Pi0Policy:
         self._seed = seed
         self._action_horizon = action_horizon
         self._state_in_prompt = state_in_prompt
+        self._intervene = intervene
         if preset is not None:
             Pi0Config.preset(preset, dtype=dtype)  # an unknown word is an error now, not later
 
@@ -135,6 +141,20 @@ class Pi0Policy:
             norm_stats=self._load_norm_stats(),
         )
 
+    @functools.cached_property
+    def interventions(self) -> InterventionFile | None:
+        """What is changed at every call, read when it is first needed.
+
+        Raises:
+            FileNotFoundError: if the file is not there.
+            ValueError: if it is another file, or names what the model has not.
+        """
+        if self._intervene is None:
+            return None
+        file = load_interventions(pathlib.Path(self._intervene))
+        plan_changes(file.interventions, self.config, self._num_steps)
+        return file
+
     def describe(self) -> dict[str, Any]:
         """Weights (address and digest), sizes and pre-processing."""
         processor = self.processor
@@ -158,6 +178,8 @@ class Pi0Policy:
         }
         if self._checkpoint is not None:
             entry["checkpoint"] = self._checkpoint
+        if self.interventions is not None:
+            entry["interventions"] = self.interventions.digest
         return json.loads(json.dumps(entry))
 
     def fields(self, capture: CaptureSpec) -> dict[str, FieldSpec]:
@@ -190,15 +212,15 @@ class Pi0Policy:
             self._seed, noise_key, horizon=config.action_horizon, dims=config.action_dim
         )[None]
         model = Pi0(config)
+        changed = () if self.interventions is None else self.interventions.interventions
+        given: Any = {
+            "noise": noise, "num_steps": self._num_steps, "interventions": changed,
+        }  # fmt: skip
         latents: dict[str, Any] = {}
         if capture is None:
-            actions = model.sample_actions(
-                self.params, inputs, noise=noise, num_steps=self._num_steps
-            )
+            actions = model.sample_actions(self.params, inputs, **given)
         else:
-            actions, latents = model.sample_actions(
-                self.params, inputs, noise=noise, num_steps=self._num_steps, capture=capture
-            )
+            actions, latents = model.sample_actions(self.params, inputs, capture=capture, **given)
         actions, latents = jax.device_get((actions, latents))
         return PolicyOutput(
             actions=self.processor.robot_actions(actions[0], observation),

@@ -10,7 +10,9 @@ import pytest
 OURS = ("jax_bridge", "datamodules", "lightning_modules", "cli")
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "grain")
 TORCH = ("torch", "lightning", "torchmetrics", "pytorch_lightning", "webdataset")
-NEUTRAL = ("jax_bridge.shards", "jax_bridge.episodes", "jax_bridge.vocabulary")
+NEUTRAL = (
+    "jax_bridge.shards", "jax_bridge.episodes", "jax_bridge.interventions", "jax_bridge.vocabulary",
+)  # fmt: skip
 HEAVY = (*JAX, *TORCH, "matplotlib", "transformers")
 
 
@@ -63,7 +65,8 @@ def test_jax_bridge_imports_neither_torch_nor_our_other_packages(root):
 
 
 def test_the_neutral_layer_is_free_of_jax(root):
-    neutral = [*files(root, "jax_bridge/shards"), root / "jax_bridge/vocabulary.py"]
+    alone = [root / f"jax_bridge/{name}.py" for name in ("interventions", "vocabulary")]
+    neutral = [*files(root, "jax_bridge/shards"), *alone]
     check(root, neutral, (*JAX, *TORCH))
     check(root, neutral, ("jax_bridge",), NEUTRAL)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from cli.main import main
-from lightning_modules.erasure.intervention_file import load_interventions
+from jax_bridge.interventions import load_interventions
 from tests.planted import PLANTED_LAYER, TEXT, write_planted
 
 
@@ -23,9 +23,10 @@ def test_erase_writes_the_map_and_random_directions_and_says_what_is_left(data, 
     assert f"{TEXT}/layer02: before 1.000, after 0.2" in said
     assert "rank 3" in said
     for path in (out, tmp_path / "task.random.safetensors"):
-        (found,), notes = load_interventions(path)
-        assert (found.cell.field, found.cell.layer) == (TEXT, PLANTED_LAYER)
-        assert notes["target"] == "task_id"
+        file = load_interventions(path)
+        (found,) = file.interventions
+        assert found.place.name == f"{TEXT}/layer{PLANTED_LAYER:02d}"
+        assert file.notes["target"] == "task_id"
         assert found.u.shape == (12, 3)
 
 

@@ -10,11 +10,6 @@ from sklearn.linear_model import LogisticRegression
 from datamodules.cell import Cell
 from datamodules.latents import LatentDataModule
 from lightning_modules.erasure.erasing import erase
-from lightning_modules.erasure.intervention_file import (
-    Intervention,
-    load_interventions,
-    save_interventions,
-)
 from lightning_modules.erasure.leace import leace, shrunk_covariance
 from lightning_modules.erasure.mean_projection import mean_projection, random_projection
 from tests.planted import PLANTED_LAYER, write_planted
@@ -142,40 +137,6 @@ def test_cells_erased_a_few_at_a_time_are_the_same(planted):
         return [cell.map.b for cell in erase(data, memory_budget=budget)]
 
     torch.testing.assert_close(all_maps(30_000), all_maps(2**30))
-
-
-def test_an_intervention_file_gives_back_what_was_written(tmp_path):
-    random = np.random.default_rng(0)
-    cells = [
-        Cell(expert="action", site="hidden_states", region="action", pool="mean", layer=3,
-             flow_time=0.1),
-        Cell(expert="vlm", site="hidden_states", region="text", pool="mean", layer=0),
-    ]  # fmt: skip
-    given = [
-        Intervention(
-            cell=cell,
-            u=random.normal(size=(5, r)).astype(np.float32),
-            v=random.normal(size=(5, r)).astype(np.float32),
-            b=random.normal(size=5).astype(np.float32),
-        )
-        for r, cell in zip((2, 0), cells, strict=True)
-    ]
-    save_interventions(tmp_path / "out.safetensors", given, {"method": "leace"})
-    found, notes = load_interventions(tmp_path / "out.safetensors")
-    assert [f.cell for f in found] == cells
-    assert notes == {"method": "leace"}
-    for one, two in zip(given, found, strict=True):
-        for word in ("u", "v", "b"):
-            np.testing.assert_array_equal(getattr(one, word), getattr(two, word))
-    assert [path.name for path in tmp_path.iterdir()] == ["out.safetensors"]
-
-
-def test_another_file_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"must be a file of interventions, but .*none"):
-        load_interventions(tmp_path / "none.safetensors")
-    (tmp_path / "text.safetensors").write_text("no tensors here")
-    with pytest.raises(ValueError, match=r"text.safetensors cannot be read as one"):
-        load_interventions(tmp_path / "text.safetensors")
 
 
 @pytest.mark.parametrize(
