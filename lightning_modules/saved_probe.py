@@ -19,7 +19,7 @@ Letters: b batch, c cells, d width, k classes or dimensions.
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -32,6 +32,7 @@ from torch import Tensor
 from datamodules.cell import Cell
 from datamodules.target_spec import TargetSpec
 from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.probe_group import FeatureScaler
 
 FORMAT = "vla-lens-probe"
 VERSION = 1
@@ -100,7 +101,7 @@ def save_probe(module: LinearProbe, path: Path) -> None:
     for group in module.probe_groups:
         if not group.spec.is_main:
             continue
-        scaler, own = module.scalers[group.spec.source], group.spec.places
+        scaler, own = cast(FeatureScaler, module.scalers[group.spec.source]), group.spec.places
         parts = (group.best_weight, group.best_bias, scaler.mean[own], scaler.std[own])
         for name, values in zip(PARTS, parts, strict=True):
             assert isinstance(values, Tensor)

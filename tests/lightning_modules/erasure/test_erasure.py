@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from datamodules.cell import Cell
 from datamodules.latents import LatentDataModule
 from lightning_modules.erasure.erasing import erase
 from lightning_modules.erasure.leace import leace, shrunk_covariance
