@@ -25,6 +25,8 @@ class LearningCurves(pl.Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         assert isinstance(pl_module, LinearProbe)
+        if pl_module.solving:
+            return  # the pass served to choose strengths: there is nothing to follow
         assert pl_module.evaluation is not None
         for number, group in enumerate(pl_module.probe_groups):
             kept = group.spec.kind in KEPT and not group.spec.prefix

@@ -41,10 +41,13 @@ def test_a_run_folder_holds_config_provenance_metrics_and_figures(run):
     assert len(provenance["fit"]["data"]["fingerprint"]) == 64
     assert provenance["fit"]["versions"]["torch"] == torch.__version__
     assert provenance["fit"]["data"]["splits"]["train"] == {"samples": 96, "episodes": 24}
-    assert {path.name for path in (run / "figures").iterdir()} == {
-        f"{split}_{name}.png"
+    kinds = ("layers", "heatmap", "controls", "metrics", "tasks", "confusion", "reliability")
+    drawn = {path.name for path in (run / "figures").iterdir()} - {"curves.png", "curves.svg"}
+    assert drawn == {
+        f"{split}_{name}.{suffix}"
         for split in ("val", "test")
-        for name in ("layers", "heatmap", "tasks", "confusion")
+        for name in kinds
+        for suffix in ("png", "svg")
     }
 
 
@@ -207,7 +210,7 @@ def test_a_split_of_one_episode_has_no_interval_and_says_so(tmp_path, capsys):
     assert "nan" not in shown
     page = (out / "report.html").read_text()
     assert "All samples are of one episode" in page
-    assert "One episode cannot tell whether task_id can be read here" in page
+    assert "It cannot be told whether task_id can be read here." in page
 
 
 def test_report_writes_one_page_of_the_run(run, tmp_path, capsys):
