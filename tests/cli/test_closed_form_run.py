@@ -28,7 +28,8 @@ def test_a_ridge_goes_from_fit_to_report_and_says_its_passes_first(data, tmp_pat
     assert "every probe was solved anew" in (run / "report.html").read_text()
 
 
-def test_a_budget_that_is_too_small_is_one_sentence(data, capsys):
+def test_a_budget_that_is_too_small_is_one_sentence(data, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without a logger Lightning writes where it stands
     words = [f"--data.path={data}", "--model.objective=ridge", "--model.memory_budget=100"]
     assert (
         main(["fit", *words, "--trainer.enable_progress_bar=false", "--trainer.logger=false"]) == 2
