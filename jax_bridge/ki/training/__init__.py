@@ -1,0 +1,1 @@
+"""The training run: loop, checkpoints, logs, starting weights, and what it asks of its data."""
