@@ -67,7 +67,9 @@ def served(path: Path) -> Iterator[Server]:
         "NO_PROXY": "127.0.0.1,localhost",
     }
     import boto3
+    import s3fs
 
+    s3fs.S3FileSystem.clear_instance_cache()  # they keep the endpoint they were made with
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     for file in sorted(path.rglob("*")):

@@ -26,7 +26,7 @@ from jax_bridge.shards.shard_map import Shard, ShardMaps
 from jax_bridge.shards.source import LocalSource, Source
 
 _log = logging.getLogger(__name__)
-LATENTS, ROBOT = "latents.safetensors", "robot.safetensors"
+ROBOT = "robot.safetensors"
 OnError = Literal["raise", "skip"]
 READ_AHEAD = 2
 """Batches that are fetched before they are asked for, where that takes time."""
@@ -116,9 +116,9 @@ class ShardDataset:
         return self._source.content_digest()
 
     def read_ahead(self, rows: Sequence[int] | np.ndarray) -> None:
-        """Says which rows are read next: at an address, what was read of others is fetched of them.
+        """Says which rows are read next: what was last read of others is fetched of them.
 
-        In a folder it does nothing.
+        At an address into the cache, in a folder from the disk into memory.
         """
         if self._ahead is not None:
             self._ahead.later(self._chosen(None, rows))
@@ -161,7 +161,7 @@ class ShardDataset:
         spec = self._spec(field)
         projection = project(spec, layers, flow_times)
         chosen = self._chosen(where, rows)
-        return self._read(LATENTS, field, chosen, projection, spec, on_error)[0]
+        return self._read(spec.member, field, chosen, projection, spec, on_error)[0]
 
     def read_robot(
         self,
@@ -262,7 +262,7 @@ class ShardDataset:
             if start and self._ahead is not None:
                 self._ahead.later(chosen[start + batch_size :][: READ_AHEAD * batch_size])
             parts = [
-                self._read(LATENTS, spec.name, rows, projection, spec, on_error)
+                self._read(spec.member, spec.name, rows, projection, spec, on_error)
                 for spec, projection in zip(specs, projections, strict=True)
             ]
             good = np.logical_and.reduce([kept for _, kept in parts])

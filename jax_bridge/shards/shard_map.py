@@ -79,6 +79,20 @@ class ShardMap:
         self._fetch(offsets, target.dtype.itemsize)
         copy_runs(self.bytes, offsets, target, places)
 
+    def has(self, offsets: Int64[np.ndarray, " n"], size: int) -> bool:
+        """Whether the end of the last run is in memory; true where there is none."""
+        return not size or not len(offsets) or self._is_in_memory(int(offsets[-1]) + size - 1)
+
+    def ask_for(self, offsets: Int64[np.ndarray, " n"], size: int) -> None:
+        """Lets the disk begin to read runs; other Python threads go on meanwhile.
+
+        It is a hint, which some systems have no word for.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for offset in offsets.tolist():
+            os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
     def _fetch(self, offsets: Int64[np.ndarray, " n"], size: int) -> None:
         """Asks the disk for all runs at once where some are not in memory.
 

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 
 from jax_bridge.shards.dataset_folder import DatasetFolder
 from jax_bridge.shards.errors_file import read_errors
+from jax_bridge.shards.local_read_ahead import LocalReadAhead
 from jax_bridge.shards.manifest import read_manifest
 from jax_bridge.shards.places import Places
 from jax_bridge.shards.projection import Projection
@@ -37,7 +38,7 @@ class Ahead(Protocol):
         ...
 
     def later(self, rows: Int64[np.ndarray, " n"]) -> None:
-        """Fetches, in the background, what was read of other rows before; a hint, no promise."""
+        """Fetches, in the background, what was last read of other rows; a hint, no promise."""
         ...
 
 
@@ -95,8 +96,9 @@ class LocalSource:
         """The folder."""
         return self._folder.path
 
-    def read_ahead(self, maps: ShardMaps, places: Places) -> None:
-        """Nothing: the operating system reads ahead itself."""
+    def read_ahead(self, maps: ShardMaps, places: Places) -> LocalReadAhead:
+        """Asks the disk for the next rows while these are copied."""
+        return LocalReadAhead(maps, places)
 
     def open(self, name: str) -> ShardMap:
         """Maps the tar."""

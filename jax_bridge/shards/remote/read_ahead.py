@@ -6,12 +6,13 @@ import functools
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from jax_bridge.shards.failures import DamagedShardError
+from jax_bridge.shards.last_asked import Asked, LastAsked
 from jax_bridge.shards.places import NOWHERE, Places
 from jax_bridge.shards.projection import Projection
 from jax_bridge.shards.remote.intervals import ranges
@@ -26,25 +27,12 @@ AHEAD_BYTES = 64 * 2**20
 Positions = Int64[np.ndarray, " _"]
 
 
-class Asked(NamedTuple):
-    """What is read of a row."""
-
-    suffix: str
-    name: str
-    projection: Projection
-
-    @property
-    def bytes(self) -> int:
-        """Of one row."""
-        return self.projection.run_bytes * len(self.projection.offsets)
-
-
 class ReadAhead:
     """Fetches for one data set; can be used from several threads."""
 
     def __init__(self, maps: ShardMaps, places: Places) -> None:
         self._maps, self._places = maps, places
-        self._asked: dict[tuple[Any, ...], Asked] = {}
+        self._asked = LastAsked()
         self._lock = threading.Lock()
         self._on_their_way = 0
 
@@ -65,7 +53,7 @@ class ReadAhead:
             OSError: if a server cannot be read.
         """
         asked = Asked(suffix, name, projection)
-        self._asked[(suffix, name, projection.offsets.tobytes())] = asked
+        self._asked.note(asked)
         step = max(1, FILL_BYTES // max(1, asked.bytes))
         parts = [g[i : i + step] for g in groups for i in range(0, len(g), step)]
         if parts and not self._places.knows_headers(asked.suffix):
@@ -87,8 +75,8 @@ class ReadAhead:
             yield done
 
     def later(self, rows: Int64[np.ndarray, " n"]) -> None:
-        """Fetches, in the background, what was read of other rows before; a hint, no promise."""
-        for asked in list(self._asked.values()):
+        """Fetches, in the background, what was last read of other rows; a hint, no promise."""
+        for asked in self._asked.all():
             size = asked.bytes * len(rows)
             with self._lock:
                 if self._on_their_way + size > AHEAD_BYTES:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jax_bridge.shards import open_dataset
+from jax_bridge.shards.index_rows import tensor_column
 
 TEXT = "vlm.hidden_states.text.mean"
 ACTION = "action.hidden_states.action.mean"
@@ -220,3 +221,52 @@ def test_runs_that_are_not_in_memory_are_asked_for_at_once(toy, sandbox, monkeyp
     monkeypatch.undo()
     assert shard._is_in_memory(int(offsets[0]))
     assert not shard._is_in_memory(len(shard))
+
+
+def read_ahead_of(toy, monkeypatch, *, in_memory, batch_size=2, **kinds):
+    """Reads in batches; what the disk was asked for ahead: (fields' bytes, in order)."""
+    import os
+
+    from jax_bridge.shards.shard_map import ShardMap
+
+    asked = []
+    monkeypatch.setattr(ShardMap, "_is_in_memory", lambda self, offset: in_memory)
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *run: asked.append(run[:2]))
+    dataset = open_dataset(toy)
+    # A pool that works at once, so that the order is that of the calls.
+    dataset._ahead._pool = type("Pool", (), {"submit": lambda self, call, *a: call(*a)})()
+    rows = []
+    for batch in dataset.iter_batches(TEXT, batch_size=batch_size, **kinds):
+        rows.extend(batch["rows"].tolist())
+    return dataset, rows, asked
+
+
+def test_the_next_rows_are_asked_of_the_disk_once_and_before_they_are_read(toy, monkeypatch):
+    dataset, rows, asked = read_ahead_of(toy, monkeypatch, in_memory=False, layers=[2])
+    column = dataset.index[tensor_column("latents.safetensors", TEXT, "offset")].to_numpy()
+    run = dataset.fields[TEXT].nbytes // len(dataset.fields[TEXT].layers)
+    # The first batch teaches what is read, the second comes before anything could be asked for.
+    assert asked == [(int(column[row]) + run, run) for row in rows[4:]]
+
+
+def test_what_is_in_memory_is_not_asked_for(toy, monkeypatch):
+    assert read_ahead_of(toy, monkeypatch, in_memory=True)[2] == []
+
+
+def test_only_what_was_read_last_is_asked_for_ahead(toy, monkeypatch):
+    from jax_bridge.shards.last_asked import Asked, LastAsked
+    from jax_bridge.shards.projection import project
+
+    spec = open_dataset(toy).fields[TEXT]
+    one, two = (Asked("s", TEXT, project(spec, layer, None)) for layer in (2, 4))
+    asked = LastAsked()
+    assert asked.all() == []
+    asked.note(one)
+    asked.note(two)
+    asked.note(one)
+    assert [a.projection.offsets.tolist() for a in asked.all()] == [
+        a.projection.offsets.tolist() for a in (one, two)
+    ]
+    asked.note(two)
+    assert asked.all() == [two]
+    assert asked.all() == [two]
