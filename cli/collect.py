@@ -173,7 +173,9 @@ def _print_estimate(environment: "Environment", policy: "Policy", plan: "Collect
 def _say_left_out(policy: "Policy", plan: "CollectPlan") -> None:
     there = policy.fields(plan.capture)
     missing = [name for name in plan.capture.names if name not in there]
-    if missing:
+    if not there:
+        print("no latents are written: the policy's server gives actions alone")
+    elif missing:
         print(f"left out, since this model has no such tokens: {', '.join(missing)}")
 
 
@@ -195,7 +197,7 @@ def main(args: list[str]) -> int:
     """Runs `vla-lens collect ...`; returns the exit code."""
     choices = _choices()
     args = resolve_config_args(args[1:] if args[:1] == ["collect"] else args)
-    args = [_spelled_out(arg) for arg in args]
+    args = _with_remote([_spelled_out(arg) for arg in args])
     for choice in choices:
         args = choice.expand(args)
     config = build_parser(args, choices).parse_args(args)
@@ -210,6 +212,14 @@ def _spelled_out(arg: str) -> str:
     """`--intervene FILE` is short for the policy's own option."""
     flag, equals, value = arg.partition("=")
     return f"--policy.intervene{equals}{value}" if flag == "--intervene" else arg
+
+
+def _with_remote(args: list[str]) -> list[str]:
+    """`--policy.remote ADDRESS` chooses the remote policy, unless a policy is chosen."""
+    flags = {arg.partition("=")[0] for arg in args}
+    if "--policy.remote" in flags and not {"--policy", "--policy.name"} & flags:
+        return ["--policy", "remote", *args]
+    return args
 
 
 @contextlib.contextmanager

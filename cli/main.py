@@ -27,6 +27,9 @@ COMMANDS: dict[str, Command] = {
     "collect": Command(
         module="cli.collect", help="roll a policy out, capture latents, write episode shards"
     ),
+    "serve": Command(
+        module="cli.serve", help="let others ask a policy over openpi's websocket protocol"
+    ),
     "shards": Command(module="cli.shards", help="index, verify, repair or inspect a data set"),
     "fit": Command(module="cli.lightning", help="train probes on a data set (LightningCLI)"),
     "validate": Command(module="cli.lightning", help="run a trained probe on the validation split"),

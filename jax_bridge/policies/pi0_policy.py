@@ -99,6 +99,11 @@ class Pi0Policy:
             Pi0Config.preset(preset, dtype=dtype)  # an unknown word is an error now, not later
 
     @property
+    def convention(self) -> Convention:
+        """The layout of the robot's observations and actions."""
+        return self._convention
+
+    @property
     def action_horizon(self) -> int:
         """How many actions one call gives."""
         return self.config.action_horizon

@@ -2,5 +2,6 @@
 
 POLICIES: dict[str, str] = {
     "pi0": "jax_bridge.policies.pi0_policy.Pi0Policy",
+    "remote": "jax_bridge.policies.remote_policy.RemotePolicy",
 }
 """Name to class path, so that naming a policy imports nothing."""

@@ -1,0 +1,1 @@
+"""Policies over a websocket: the server of `vla-lens serve`, and the client's half of it."""
