@@ -21,6 +21,8 @@ FLOW_TIME_TOLERANCE = 1e-3
 """A flow time selects the nearest captured one within this distance."""
 
 CELL_AXES = ("layer", "flow_time")
+CONTEXT = "context"
+"""In place of an expert: what was captured from a torch model."""
 
 Layers = int | list[int] | Literal["all"]
 FlowTimes = float | list[float] | Literal["all"]
@@ -154,7 +156,9 @@ def choose_field(
         ValueError: if a word is unknown, or the field, a layer or a flow time was not captured.
     """
     expert, region = resolve_region(expert, region)
-    name = field_name(expert, site, region, pool)
+    name = f"{expert}.{site}.{region}.{pool}"
+    if expert != CONTEXT:  # whose other words are modules of somebody's model
+        name = field_name(expert, site, region, pool)
     source, mask = name, None
     if name not in fields and pool != "tokens":
         source, mask = tokens_field(name, fields) or (name, None)

@@ -104,9 +104,8 @@ class EpisodeRecorder:
         }
         contents = [(key, "json", encode_json(entry))]
         if latents is not None:
-            contents.append(
-                (key, "latents.safetensors", encode_latents(latents, self._fields, key))
-            )
+            members = encode_latents(latents, self._fields, key)
+            contents += [(key, suffix, content) for suffix, content in members.items()]
         robot = encode_robot(state, actions, executed, action_is_pad)
         if robot is not None:
             contents.append((key, "robot.safetensors", robot))

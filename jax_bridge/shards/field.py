@@ -14,12 +14,15 @@ AXES: tuple[str, ...] = (
     "flow_time",
     "ar_step",
     "head",
+    "frame",
     "token",
     "horizon",
     "width",
     "dim",
 )
 """Axis words, in the order in which they stand in a tensor."""
+CONTEXT = "context"
+"""The first word of what was captured from a torch model: `context.{module}.{side}.{pool}`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class FieldSpec:
     """What one tensor of every sample is: name, type, shape and the meaning of its axes."""
 
     name: str
-    """`{expert}.{site}.{region}.{pool}`, `mask.{region}` or `valid.{region}`."""
+    """`{expert}.{site}.{region}.{pool}`, `mask.{region}`, `valid.{region}`, or for a torch model
+    `context.{module}.{side}.{pool}`."""
     dtype: str
     """A numpy or ml_dtypes name: `bfloat16`, `float32`, `bool`."""
     shape: tuple[int, ...]
@@ -63,6 +67,12 @@ class FieldSpec:
         if self.dtype == "bfloat16":
             return np.dtype(ml_dtypes.bfloat16)
         return np.dtype(self.dtype)
+
+    @property
+    def member(self) -> str:
+        """The member of a sample that holds this field."""
+        torch_side = self.name.startswith(f"{CONTEXT}.")
+        return f"{CONTEXT if torch_side else 'latents'}.safetensors"
 
     @property
     def nbytes(self) -> int:

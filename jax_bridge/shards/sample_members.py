@@ -22,6 +22,7 @@ _LONGEST_OUTCOME: dict[str, Any] = {
     "outcome": "unknown",
     "episode_length": 10**9,
 }
+NO_FIELDS: dict[str, dict[str, np.ndarray]] = {"latents.safetensors": {}}
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -75,8 +76,10 @@ def check_extra(extra: Mapping[str, Any], reserved: frozenset[str]) -> dict[str,
     return dict(extra)
 
 
-def encode_latents(latents: Mapping[str, Any], fields: Mapping[str, FieldSpec], key: str) -> bytes:
-    """The `.latents.safetensors` member.
+def encode_latents(
+    latents: Mapping[str, Any], fields: Mapping[str, FieldSpec], key: str
+) -> dict[str, bytes]:
+    """The members that hold a sample's fields, by suffix.
 
     Raises:
         ValueError: if a field is unknown or missing, or has another dtype or shape than declared.
@@ -96,7 +99,11 @@ def encode_latents(latents: Mapping[str, Any], fields: Mapping[str, FieldSpec], 
                 f"`latents` must match the declared fields, but in sample {key} {name} is "
                 f"{array.dtype} {array.shape} instead of {spec.dtype} {spec.shape}."
             )
-    return encode_tensors(arrays)
+    members: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        members.setdefault(fields[name].member, {})[name] = array
+    # A data set without fields has an empty member all the same.
+    return {suffix: encode_tensors(held) for suffix, held in (members or NO_FIELDS).items()}
 
 
 def encode_robot(state: Any, actions: Any, executed: Any, action_is_pad: Any) -> bytes | None:
