@@ -29,6 +29,13 @@ $(VENV)/.libero: $(VENV)/.base
 	$(INSTALL) --no-deps robosuite==1.4.0 hf-libero==0.1.4 bddl==1.0.1
 	touch $@
 
+# openpi's own client wants numpy < 2: the tests run it from an environment of its own.
+$(VENV)/.openpi_client: $(VENV)/.base tests/openpi_client.txt
+	$(PYTHON) -m venv $(VENV)/openpi_client
+	$(VENV)/openpi_client/bin/python -m pip install --disable-pip-version-check --quiet \
+	  -r tests/openpi_client.txt || echo "no openpi-client here: its tests are skipped"
+	touch $@
+
 dev: $(VENV)/.dev
 
 libero: $(VENV)/.libero
@@ -53,7 +60,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-test: check $(VENV)/.libero
+test: check $(VENV)/.libero $(VENV)/.openpi_client
 	$(BIN)/python -m pytest -q -n 2
 
 test-slow: $(VENV)/.dev $(VENV)/.libero

@@ -90,9 +90,9 @@ def _serve(config: Namespace, policy: Any) -> int:
     )
     capture = _capture(config.capture)
     served = ServedPolicy(policy=policy, convention=policy.convention, capture=capture)
-    print("loading and compiling ...", flush=True)
-    served.warm_up()
     store = _store(config, served)
+    print("compiling ...", flush=True)
+    served.warm_up()
     _run(PolicyServer(served, options, store), options.host, served)
     if store is not None:
         found = store.report
