@@ -66,7 +66,7 @@ def test_jax_bridge_imports_neither_torch_nor_our_other_packages(root):
 
 def test_the_neutral_layer_is_free_of_jax(root):
     alone = [root / f"jax_bridge/{name}.py" for name in ("interventions", "vocabulary")]
-    neutral = [*files(root, "jax_bridge/shards"), *alone]
+    neutral = [*files(root, "jax_bridge/shards", "jax_bridge/episodes"), *alone]
     check(root, neutral, (*JAX, *TORCH))
     check(root, neutral, ("jax_bridge",), NEUTRAL)
 
@@ -99,7 +99,11 @@ def test_jax_bridge_itself_imports_nothing(root):
 
 @pytest.mark.parametrize(
     ("module", "absent"),
-    [("jax_bridge.shards", ("jax", "torch")), ("cli.main", ("jax", "torch", "jsonargparse"))],
+    [
+        ("jax_bridge.shards", ("jax", "torch")),
+        ("jax_bridge.episodes", ("jax", "torch")),
+        ("cli.main", ("jax", "torch", "jsonargparse")),
+    ],
 )
 def test_what_is_cheap_to_import_stays_cheap(module, absent):
     code = f"import sys, {module}; print([m for m in {absent!r} if m in sys.modules])"
