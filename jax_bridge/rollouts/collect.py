@@ -10,13 +10,9 @@ import numpy as np
 from jax_bridge.environments.environment import Environment, RobotObservation, Task
 from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.policies.policy import Policy
-from jax_bridge.rollouts.episode import (
-    Capture,
-    EnvironmentFailureError,
-    EpisodeRollout,
-    Outcome,
-)
+from jax_bridge.rollouts.episode import Capture, EpisodeRollout
 from jax_bridge.rollouts.protocol import RolloutProtocol
+from jax_bridge.rollouts.steps import EnvironmentFailureError, Outcome
 from jax_bridge.shards import (
     DatasetInfo,
     EpisodeRecorder,
