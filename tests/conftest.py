@@ -9,9 +9,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-pytest_plugins = ["tests.libero_assets", "tests.jax_bridge.shards.remote.servers"]
-
 ROOT = Path(__file__).parents[1]
+
+# The processes that tests start, and the next run, find what was compiled before.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+pytest_plugins = ["tests.libero_assets", "tests.jax_bridge.shards.remote.servers"]
 
 
 @pytest.fixture(scope="session")
