@@ -1,0 +1,1 @@
+"""Camera frames and instructions for torch models: sources, pre-processing, batches."""

@@ -1,0 +1,1 @@
+"""Looking into any torch model: hooks, what they catch, and how it gets into shards."""

@@ -1,0 +1,1 @@
+"""RoboVLMs on Kosmos-2: from a checkpoint alone, or through the user's own package."""
