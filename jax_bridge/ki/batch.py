@@ -4,6 +4,7 @@ Letters: b batch; h action horizon; a action dimensions.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -11,7 +12,7 @@ from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.observation import ArrayLike, Observation, check_shape
 
 
-@jax.tree_util.register_dataclass
+@jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingBatch:
     """Inputs, FAST and text targets (in the observation), and action chunks."""
@@ -25,6 +26,19 @@ class TrainingBatch:
     """bool [b, h]: steps behind the end of the episode; they are not learnt."""
     action_dims: ArrayLike
     """bool [a]: dimensions that the robot has."""
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], None]:
+        """Children by field name, for jax."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return [(jax.tree_util.GetAttrKey(name), getattr(self, name)) for name in names], None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: Any) -> "TrainingBatch":
+        """Puts children back; they may be anything jax maps over, so nothing is checked."""
+        made = object.__new__(cls)
+        for field, child in zip(dataclasses.fields(cls), children, strict=True):
+            object.__setattr__(made, field.name, child)
+        return made
 
     def check(self, config: Pi0Config) -> None:
         """Raises if shapes do not fit the model.

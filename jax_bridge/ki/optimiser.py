@@ -93,7 +93,8 @@ def update_groups(params: Any, freeze: str | None) -> Any:
     if freeze and (all(found) or not any(found)):
         raise ValueError(
             f"`freeze` must match some leaves, but {freeze!r} matches "
-            f"{'all' if all(found) else 'none'}. `vla-lens ki` names them in its table of groups."
+            f"{'all' if all(found) else 'none'}. Leaves are named "
+            "as in PaliGemma/llm/layers/attn/q_einsum/w."
         )
     return words
 

@@ -6,7 +6,6 @@ divides; small ones lie everywhere. The compiler does the rest: the step is the 
 Source: Zhao et al. 2023, "PyTorch FSDP", arXiv:2304.11277 (the idea); jax.sharding.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -52,6 +51,11 @@ def state_shardings(state: Any, mesh: Mesh, smallest: int = SMALLEST_CUT) -> Any
 
 def batch_shardings(batch: TrainingBatch, mesh: Mesh) -> TrainingBatch:
     """Rows are cut over all devices; `action_dims`, which has none, lies everywhere."""
-    everywhere, rows = PartitionSpec(), PartitionSpec((DATA, FSDP))
-    places = jax.tree.map(lambda _: NamedSharding(mesh, rows), batch)
-    return dataclasses.replace(places, action_dims=NamedSharding(mesh, everywhere))
+    everywhere, rows = (
+        NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec((DATA, FSDP)))
+    )
+
+    def place(path: Any, _: Any) -> NamedSharding:
+        return everywhere if path[0].name == "action_dims" else rows
+
+    return jax.tree_util.tree_map_with_path(place, batch)

@@ -19,6 +19,9 @@ from jax_bridge.ki.optimiser import path_of
 from jax_bridge.ki.parameter_groups import GROUPS, group_of
 from jax_bridge.pi0.config import Pi0Config
 
+AUGMENTATION = 0x617567
+"""Sets the key of augmentation apart from those of noise and time, which are its neighbours."""
+
 
 class TrainState(NamedTuple):
     """Everything that a step changes."""
@@ -47,12 +50,37 @@ class StepConfig:
             raise ValueError(f"`micro_batches` must be positive, but got {self.micro_batches}.")
 
 
+class TokenCounts(NamedTuple):
+    """What a batch held."""
+
+    tokens: Int[Array, ""]
+    """Valid tokens of both passes: images, prompts, targets, states, actions."""
+    fast_samples: Int[Array, ""]
+    """Samples with FAST targets."""
+    fast_tokens: Int[Array, ""]
+    longest_fast: Int[Array, ""]
+    """Most FAST tokens of one sample, `|` and the end mark included."""
+
+
 class StepReport(NamedTuple):
     """What a step tells."""
 
     losses: Losses
     gradient_norm: dict[str, Float32[Array, ""]]
     """By group: vision, embedder, backbone, expert."""
+    counts: TokenCounts
+
+
+Prepare = Callable[[Any, TrainingBatch], TrainingBatch]
+"""What becomes of a batch on the device, by (key, batch): grey levels to numbers, augmentation. No
+key: no augmentation."""
+View = Callable[[Any], Any]
+"""The parameters as the model reads them, from those of a state."""
+
+
+def as_given(_: Any, batch: TrainingBatch) -> TrainingBatch:
+    """The `Prepare` that changes nothing."""
+    return batch
 
 
 def initial_state(
@@ -69,44 +97,53 @@ def make_train_step(
     objective: Objective,
     optimiser: optax.GradientTransformation,
     config: StepConfig,
+    *,
+    prepare: Prepare = as_given,
+    view: View = lambda params: params,
 ) -> Callable[[TrainState, TrainingBatch, Any], tuple[TrainState, StepReport]]:
     """The step as a pure function of state, batch and key; the caller compiles it.
 
-    The draws of noise and time are a function of the key and the step alone, so that a run that
-    goes on draws what an uninterrupted one would have drawn.
+    The draws of noise, time and augmentation are a function of the key and the step alone, so that
+    a run that goes on draws what an uninterrupted one would have drawn.
+
+    Args:
+        model: the model's sizes.
+        objective: what is minimised.
+        optimiser: how parameters move.
+        config: what else happens.
+        prepare: what becomes of a batch first.
+        view: what the model reads of the parameters: nothing of a frozen leaf's gradient, say.
     """
 
     def step(state: TrainState, batch: TrainingBatch, key: Any) -> tuple[TrainState, StepReport]:
-        draws = draw_flow(
-            jax.random.fold_in(key, state.step), objective.flow_samples, batch.size, model
-        )
-        gradient, losses = _gradient(
-            state.params, batch, draws, model, objective, config.micro_batches
-        )
+        own = jax.random.fold_in(key, state.step)
+        batch = prepare(jax.random.fold_in(own, AUGMENTATION), batch)
+        draws = draw_flow(own, objective.flow_samples, batch.size, model)
+        find = _finder(model, objective, view)
+        gradient, losses = _gradient(find, state.params, batch, draws, config.micro_batches)
         updates, moved = optimiser.update(gradient, state.optimiser, state.params)
         params = optax.apply_updates(state.params, updates)
         average = _averaged(state.average, params, config.ema_decay)
-        report = StepReport(losses, gradient_norms(gradient))
+        report = StepReport(losses, gradient_norms(gradient), count_tokens(batch, model, objective))
         return TrainState(state.step + 1, params, moved, average), report
 
     return step
 
 
-def _gradient(
-    params: Any,
-    batch: TrainingBatch,
-    draws: FlowDraws,
-    model: Pi0Config,
-    objective: Objective,
-    parts: int,
-) -> tuple[Any, Losses]:
-    """Gradient and losses, averaged over micro-batches."""
+def _finder(model: Pi0Config, objective: Objective, view: View) -> Callable[..., Any]:
+    """Gradient and losses of (params, batch, draws)."""
 
     def loss(params: Mapping, batch: TrainingBatch, draws: FlowDraws) -> tuple[Array, Losses]:
-        losses = losses_of(params, batch, draws, model, objective)
+        losses = losses_of(view(params), batch, draws, model, objective)
         return losses.total, losses
 
-    find = jax.grad(loss, has_aux=True)
+    return jax.grad(loss, has_aux=True)
+
+
+def _gradient(
+    find: Callable[..., Any], params: Any, batch: TrainingBatch, draws: FlowDraws, parts: int
+) -> tuple[Any, Losses]:
+    """Gradient and losses, averaged over micro-batches."""
     if parts == 1:
         return find(params, batch, draws)
     if batch.size % parts:
@@ -146,3 +183,25 @@ def gradient_norms(gradient: Any) -> dict[str, Float32[Array, ""]]:
         group = group_of(path_of(path))
         squares[group] = squares[group] + jnp.sum(jnp.square(leaf.astype(jnp.float32)))
     return {group: jnp.sqrt(total) for group, total in squares.items()}
+
+
+def count_tokens(batch: TrainingBatch, model: Pi0Config, objective: Objective) -> TokenCounts:
+    """Valid tokens of a batch, as the objective reads it."""
+    observation = batch.observation
+    masks = [jnp.asarray(observation.tokenized_prompt_mask)]
+    fast = jnp.zeros((batch.size, 0), jnp.bool_)
+    if objective.has_tokens and observation.fast_action_mask is not None:
+        fast = jnp.asarray(observation.fast_action_mask)
+    if objective.has_tokens and observation.text_target_mask is not None:
+        masks.append(jnp.asarray(observation.text_target_mask))
+    cameras = sum(jnp.asarray(mask).sum() for mask in observation.image_masks.values())
+    total = sum(mask.sum() for mask in (*masks, fast)) + cameras * model.vision.tokens
+    if objective.has_flow:
+        total += batch.size * objective.flow_samples * model.suffix_len
+    length = fast.sum(axis=1)
+    return TokenCounts(
+        tokens=jnp.asarray(total, jnp.int32),
+        fast_samples=(length > 0).sum(),
+        fast_tokens=length.sum(),
+        longest_fast=length.max(initial=0),
+    )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jax_bridge.ki.batch import TrainingBatch
 
@@ -17,7 +17,7 @@ class HostBatch(NamedTuple):
     position: Mapping[str, Any]
     """Where the reading stands once this batch is used: what JSON can hold. It is part of the
     checkpoint, so that batches that were read ahead are read again."""
-    counts: Mapping[str, int] = {}  # noqa: RUF012 (a mapping that nobody writes to)
+    counts: Mapping[str, int] = {}
     """What was left out so far, by reason (`fast_overflow`, `damaged`, ...)."""
 
 
@@ -36,6 +36,7 @@ class DataFacts:
     `robot_action_dim`, and the fields of `Recipe` under `recipe`. What JSON can hold."""
 
 
+@runtime_checkable
 class BatchStream(Protocol):
     """An endless stream of batches in an order that is a function of its settings alone."""
 

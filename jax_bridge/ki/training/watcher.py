@@ -1,9 +1,10 @@
 """Who looks at the parameters while they train: probes of what is kept, errors of actions."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Something that is asked now and then; the command line injects it."""
 
