@@ -1,7 +1,7 @@
 """`vla-lens collect`: roll a policy out, capture latents, write episode shards."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from jax_bridge.environments.environment import Environment
     from jax_bridge.pi0 import CaptureSpec
     from jax_bridge.policies.policy import Policy
-    from jax_bridge.rollouts.collect import CollectPlan, CollectReport
+    from jax_bridge.rollouts.collect import Collector, CollectPlan, CollectReport
+    from jax_bridge.rollouts.demonstrations import DemoCollector
 
 DESCRIPTION = """Rolls a policy (or a demonstrator that the policy watches) through tasks and
 episodes, captures the latents that --capture names, and writes whole episodes to WebDataset
-shards. A run that was stopped goes on where it stopped. --intervene FILE, short for
+shards. A run that was stopped goes on where it stopped. --record demos writes a demonstrator's
+frames with the actions that follow them, to train from (docs/demos.md). --intervene FILE, short for
 --policy.intervene, changes activations at every call (docs/interventions.md)."""
 
 
@@ -44,6 +46,7 @@ def build_parser(args: list[str], choices: tuple[Choice, ...]) -> ArgumentParser
         choice.add_to(parser, args)
     _add_selection(parser)
     _add_rollout(parser)
+    _add_record(parser)
     _add_output(parser)
     return parser
 
@@ -88,6 +91,18 @@ def _add_rollout(parser: ArgumentParser) -> None:
         help="steps that follow the first success, to see whether it lasts",
     )
     parser.add_argument("--seed", type=int, default=0, help="of starts and of all noise")
+
+
+def _add_record(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--record",
+        type=Literal["latents", "demos"],
+        default="latents",
+        help="latents of a policy, or a demonstrator's frames with the actions that follow them",
+    )
+    parser.add_argument(
+        "--horizon", type=int, default=10, help="actions a chunk, of --record demos"
+    )
 
 
 def _add_output(parser: ArgumentParser) -> None:
@@ -201,9 +216,12 @@ def main(args: list[str]) -> int:
     for choice in choices:
         args = choice.expand(args)
     config = build_parser(args, choices).parse_args(args)
-    environment, policy = (choice.build(config) for choice in choices)
+    environment = choices[0].build(config)
     try:
-        return _run(config, environment, policy)
+        if config.record == "demos":
+            _refuse_policy(args, config)
+            return _record_demos(config, environment)
+        return _run(config, environment, choices[1].build(config))
     finally:
         environment.close()
 
@@ -222,6 +240,26 @@ def _with_remote(args: list[str]) -> list[str]:
     return args
 
 
+def _refuse_policy(args: Sequence[str], config: Namespace) -> None:
+    """Nothing that was asked for is left out silently."""
+    for arg in args:
+        if arg.startswith("--policy"):
+            raise ValueError(
+                f"`{arg.partition('=')[0]}` must be left out with --record demos, which asks no "
+                "policy, but it is given."
+            )
+    if config.estimate:
+        raise ValueError("`--estimate` must be left out with --record demos, but it is given.")
+
+
+def _record_demos(config: Namespace, environment: Any) -> int:
+    from jax_bridge.rollouts.demonstrations import DemoCollector
+
+    config.stride = 1 if config.stride is None else config.stride
+    plan = _plan(config, environment)
+    return _collect(config, plan, DemoCollector(environment, plan, horizon=config.horizon))
+
+
 @contextlib.contextmanager
 def _explained_interrupt(out: str) -> Iterator[None]:
     try:
@@ -234,19 +272,28 @@ def _explained_interrupt(out: str) -> Iterator[None]:
 
 
 def _run(config: Namespace, environment: Any, policy: Any) -> int:
-    from cli.progress import EpisodeProgress
     from jax_bridge.rollouts.collect import Collector
 
     plan = _plan(config, environment)
     if config.estimate:
         _print_estimate(environment, policy, plan)
         return 0
+    _require_out(config)
+    _say_left_out(policy, plan)
+    return _collect(config, plan, Collector(environment, policy, plan))
+
+
+def _require_out(config: Namespace) -> None:
     if config.out is None:
         raise ValueError("`--out` must name the folder of the data set. Add --out DIR.")
-    _say_left_out(policy, plan)
+
+
+def _collect(config: Namespace, plan: "CollectPlan", collector: "Collector | DemoCollector") -> int:
+    from cli.progress import EpisodeProgress
+
+    _require_out(config)
     total = len(plan.tasks) * len(plan.episodes)
     with EpisodeProgress(total) as progress, _explained_interrupt(config.out):
-        collector = Collector(environment, policy, plan)
         report = collector.run(config.out, progress, staging=config.staging)
     _print_report(report, config.out)
     return 1 if report.errors and not report.episodes else 0

@@ -95,10 +95,17 @@ class DemonstratorDriver:
 
     def act(self) -> Float32[np.ndarray, " a"]:
         """The demonstrator's action, disturbed and clipped to [-1, 1]."""
-        action = np.array(self._demonstrator.act(), dtype=np.float32)
-        disturbed = action[TRANSLATION] + self._generator.normal(0.0, self._noise, 3)
-        action[TRANSLATION] = np.clip(disturbed, -1.0, 1.0)
-        return action
+        return disturbed(self._demonstrator.act(), self._noise, self._generator)
+
+
+def disturbed(
+    action: Float32[np.ndarray, " a"], noise: float, generator: np.random.Generator
+) -> Float32[np.ndarray, " a"]:
+    """An action with Gaussian noise on its translation, clipped to [-1, 1] there."""
+    sent = np.array(action, dtype=np.float32)
+    moved = sent[TRANSLATION] + generator.normal(0.0, noise, 3)
+    sent[TRANSLATION] = np.clip(moved, -1.0, 1.0)
+    return sent
 
 
 def noise_generator(protocol: RolloutProtocol, key: tuple[str, int, int]) -> np.random.Generator:
