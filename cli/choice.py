@@ -5,8 +5,9 @@ errors; the choice itself is stored as `NAME.name`, so that `--print_config` wri
 `--config` reads back.
 """
 
+import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -75,10 +76,14 @@ class Choice:
 
     def build(self, config: Namespace) -> Any:
         """Builds the chosen class from the parsed options."""
+        return self.factory(config)()
+
+    def factory(self, config: Namespace) -> Callable[[], Any]:
+        """Builds the chosen class when it is called; another process can call it as well."""
         assert self._class is not None, "add_to comes first"
         options = config[self._name].as_dict()
         del options["name"]
-        return self._class(**options)
+        return functools.partial(self._class, **options)
 
     def _chosen(self, args: Sequence[str]) -> str:
         chosen = self._default

@@ -1,6 +1,6 @@
 """π0 and π0.5 as policies: a released checkpoint, or random weights of a named size.
 
-Letters: h action horizon; a dimensions of a robot action.
+Letters: b batch; h action horizon; d dimensions of the model's actions; a of a robot's.
 """
 
 import dataclasses
@@ -12,17 +12,24 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.interventions import InterventionFile, load_interventions
-from jax_bridge.pi0 import CaptureSpec, Pi0, Pi0Config, load_params, params_digest
+from jax_bridge.pi0 import (
+    CaptureSpec,
+    Observation,
+    Pi0,
+    Pi0Config,
+    load_params,
+    params_digest,
+)
 from jax_bridge.pi0.changing import plan_changes
 from jax_bridge.policies.checkpoint_folder import checkpoint_folder, find_norm_stats, find_preset
 from jax_bridge.policies.conventions import Convention, Recipe, get_convention
 from jax_bridge.policies.noise import call_noise
 from jax_bridge.policies.normalisation import NormStats, load_norm_stats
-from jax_bridge.policies.policy import PolicyOutput
+from jax_bridge.policies.policy import PolicyCall, PolicyOutput
 from jax_bridge.policies.processor import Processor
 from jax_bridge.policies.tokenizers import make_tokenizer
 from jax_bridge.shards.field import FieldSpec
@@ -211,26 +218,60 @@ class Pi0Policy:
         Raises:
             ValueError: if the observation is not what the convention says.
         """
-        config = self.config
-        inputs = self.processor.model_inputs(observation)
-        noise = call_noise(
-            self._seed, noise_key, horizon=config.action_horizon, dims=config.action_dim
-        )[None]
-        model = Pi0(config)
+        call = PolicyCall(observation=observation, noise_key=noise_key)
+        output = self.infer_batch([call], capture=capture)[0]
+        assert output is not None
+        return output
+
+    def infer_batch(
+        self, calls: Sequence[PolicyCall | None], *, capture: CaptureSpec | None = None
+    ) -> list[PolicyOutput | None]:
+        """The outputs of several calls at once, row by row; an empty row stays empty.
+
+        Raises:
+            ValueError: if an observation is not what the convention says.
+        """
+        actions, latents = self._sample(*self._model_inputs(calls), capture)
+        return [
+            None
+            if call is None
+            else PolicyOutput(
+                actions=self.processor.robot_actions(actions[row], call.observation),
+                latents={name: np.asarray(value[row]) for name, value in latents.items()},
+            )
+            for row, call in enumerate(calls)
+        ]
+
+    def _model_inputs(
+        self, calls: Sequence[PolicyCall | None]
+    ) -> tuple[Observation, Float32[np.ndarray, "b h d"]]:
+        """Inputs and noise of a batch; empty rows repeat another row's inputs, from zeros."""
+        given = {
+            row: self.processor.model_inputs(call.observation)
+            for row, call in enumerate(calls)
+            if call is not None
+        }
+        rows = [given.get(row, next(iter(given.values()))) for row in range(len(calls))]
+        inputs = rows[0] if len(rows) == 1 else jax.tree.map(lambda *x: np.concatenate(x), *rows)
+        size = {"horizon": self.config.action_horizon, "dims": self.config.action_dim}
+        noise = np.zeros((len(calls), *size.values()), np.float32)
+        for row, call in enumerate(calls):
+            if call is not None:
+                noise[row] = call_noise(self._seed, call.noise_key, **size)
+        return inputs, noise
+
+    def _sample(
+        self, inputs: Observation, noise: Float32[np.ndarray, "b h d"], capture: CaptureSpec | None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Actions and latents of a batch, on the host."""
         changed = () if self.interventions is None else self.interventions.interventions
         given: Any = {
             "noise": noise, "num_steps": self._num_steps, "interventions": changed,
         }  # fmt: skip
-        latents: dict[str, Any] = {}
+        model = Pi0(self.config)
         if capture is None:
-            actions = model.sample_actions(self.params, inputs, **given)
-        else:
-            actions, latents = model.sample_actions(self.params, inputs, capture=capture, **given)
-        actions, latents = jax.device_get((actions, latents))
-        return PolicyOutput(
-            actions=self.processor.robot_actions(actions[0], observation),
-            latents={name: np.asarray(value[0]) for name, value in latents.items()},
-        )
+            return jax.device_get(model.sample_actions(self.params, inputs, **given)), {}
+        return jax.device_get(model.sample_actions(self.params, inputs, capture=capture, **given))
 
     @functools.cached_property
     def _folder(self) -> pathlib.Path:

@@ -25,6 +25,13 @@ class PolicyOutput(NamedTuple):
     """By field name, without a batch axis; empty where nothing was to be captured."""
 
 
+class PolicyCall(NamedTuple):
+    """One row of a batch."""
+
+    observation: RobotObservation
+    noise_key: Sequence[int | str]
+
+
 @runtime_checkable
 class Policy(Protocol):
     """Turns what a robot sees, feels and is told into its next actions.
@@ -65,5 +72,22 @@ class Policy(Protocol):
             observation: what the robot sees, feels and is told.
             capture: which latents to read; None for actions alone.
             noise_key: names this call (suite, task, episode, call …): same words, same noise.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchedPolicy(Policy, Protocol):
+    """A policy that answers several robots in one call."""
+
+    def infer_batch(
+        self, calls: Sequence[PolicyCall | None], *, capture: "CaptureSpec | None" = None
+    ) -> list[PolicyOutput | None]:
+        """The outputs of a batch, row by row.
+
+        Args:
+            calls: at least one; None leaves a row empty, so that the batch keeps its size and
+                every other row its place.
+            capture: which latents to read.
         """
         ...

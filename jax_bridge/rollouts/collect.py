@@ -12,7 +12,9 @@ from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.policies.policy import Policy
 from jax_bridge.rollouts.episode import Capture, EpisodeRollout
 from jax_bridge.rollouts.protocol import RolloutProtocol
+from jax_bridge.rollouts.slots import part_of
 from jax_bridge.rollouts.steps import EnvironmentFailureError, Outcome
+from jax_bridge.rollouts.writing_thread import WritingThread
 from jax_bridge.shards import (
     DatasetInfo,
     EpisodeRecorder,
@@ -35,6 +37,8 @@ class CollectPlan:
     protocol: RolloutProtocol
     capture: CaptureSpec
     images: Images = "jpg"
+    shard: tuple[int, int] = (0, 1)
+    """Which part of all episodes this host rolls out, from 0, and of how many parts."""
     retry_errors: bool = False
     """Whether episodes that ended in an error before are run again."""
 
@@ -79,7 +83,8 @@ def dataset_info(environment: Environment, policy: Policy, plan: CollectPlan) ->
     )
 
 
-def _check_replan(policy: Policy, plan: CollectPlan) -> None:
+def check_replan(policy: Policy, plan: CollectPlan) -> None:
+    """Raises where a chunk would be sent beyond its end."""
     replan, horizon = plan.protocol.replan, policy.action_horizon
     if plan.protocol.drive == "policy" and replan > horizon:
         raise ValueError(
@@ -88,31 +93,77 @@ def _check_replan(policy: Policy, plan: CollectPlan) -> None:
         )
 
 
-class ShardRecorder:
-    """Hands captures to the shard writer."""
+def missing_episodes(
+    environment: Environment, plan: CollectPlan, writer: EpisodeWriter
+) -> tuple[list[tuple[Task, int]], int]:
+    """The episodes of this host that are missing, and how many are there already."""
+    done = set(writer.committed)
+    if not plan.retry_errors:
+        done |= set(writer.errors)
+    wanted = [
+        (environment.tasks[task_id], episode) for task_id in plan.tasks for episode in plan.episodes
+    ]
+    wanted = part_of(wanted, *plan.shard)
+    todo = [(t, e) for t, e in wanted if (t.suite, t.task_id, e) not in done]
+    return todo, len(wanted) - len(todo)
 
-    def __init__(self, episode: EpisodeRecorder, policy: Policy, images: Images) -> None:
-        self._episode = episode
+
+def note_failure(
+    writer: EpisodeWriter, task: Task, episode: int, message: str, report: CollectReport
+) -> None:
+    """Notes an episode that its simulator ended."""
+    writer.record_error(suite=task.suite, task_id=task.task_id, episode=episode, message=message)
+    report.errors.append(f"{task.suite} task {task.task_id} episode {episode}: {message}")
+
+
+def finish_episode(open_episode: EpisodeRecorder, outcome: Outcome) -> None:
+    """Makes an episode durable, with its outcome."""
+    open_episode.finish(
+        success=outcome.success,
+        success_at_end=outcome.success_at_end,
+        episode_length=outcome.episode_length,
+    )
+
+
+class ShardRecorder:
+    """Hands captures to the shard writer, through a thread if one is given."""
+
+    def __init__(
+        self,
+        episode: EpisodeRecorder,
+        policy: Policy,
+        images: Images,
+        writing: WritingThread | None = None,
+    ) -> None:
+        self._append = episode.append
         self._policy = policy
         self._images = images
+        self._writing = writing
         self.samples = 0
 
     def record(self, capture: Capture) -> None:
         """Appends one sample."""
-        self._episode.append(
-            timestep=capture.timestep,
-            call=capture.call,
-            latents=capture.output.latents,
-            state=capture.observation.state,
-            actions=capture.output.actions,
-            executed=np.asarray(capture.executed, dtype=np.float32),
-            images=self._seen(capture.observation),
-            truth=capture.truth,
-        )
+        sample = {
+            "timestep": capture.timestep,
+            "call": capture.call,
+            "latents": capture.output.latents,
+            "state": np.array(capture.observation.state),
+            "actions": capture.output.actions,
+            "executed": np.asarray(capture.executed, dtype=np.float32),
+            "images": self._seen(capture.observation),
+            "truth": capture.truth,
+        }
+        if self._writing is None:
+            self._append(**sample)
+        else:
+            self._writing.submit(self._append, **sample)
         self.samples += 1
 
     def _seen(self, observation: RobotObservation) -> dict[str, np.ndarray] | None:
-        return None if self._images == "none" else self._policy.seen_images(observation)
+        """Copies, since a simulator may draw its next picture over the last one."""
+        if self._images == "none":
+            return None
+        return {name: np.array(i) for name, i in self._policy.seen_images(observation).items()}
 
 
 class Collector:
@@ -126,11 +177,12 @@ class Collector:
         *,
         limits: ShardLimits | None = None,
     ) -> None:
-        _check_replan(policy, plan)
+        check_replan(policy, plan)
         self._environment = environment
         self._policy = policy
         self._plan = plan
         self._limits = limits or ShardLimits()
+        self._writing = WritingThread()
 
     def run(self, path: str, watcher: Watcher, *, staging: str | None = None) -> CollectReport:
         """Rolls all episodes out into the data set at `path`.
@@ -154,25 +206,13 @@ class Collector:
         with open_writer(
             path, info, self._limits, self._plan.image_format, staging=staging, on_wait=on_wait
         ) as w:
-            todo, report.skipped = self._todo(w)
+            todo, report.skipped = missing_episodes(self._environment, self._plan, w)
             watcher.update(report)
-            for task, episode in todo:
-                self._episode(w, task, episode, report)
-                watcher.update(report)
+            with contextlib.closing(WritingThread()) as self._writing:
+                for task, episode in todo:
+                    self._episode(w, task, episode, report)
+                    watcher.update(report)
         return report
-
-    def _todo(self, writer: EpisodeWriter) -> tuple[list[tuple[Task, int]], int]:
-        """The episodes that are missing, and how many are there already."""
-        done = set(writer.committed)
-        if not self._plan.retry_errors:
-            done |= set(writer.errors)
-        wanted = [
-            (self._environment.tasks[task_id], episode)
-            for task_id in self._plan.tasks
-            for episode in self._plan.episodes
-        ]
-        todo = [(t, e) for t, e in wanted if (t.suite, t.task_id, e) not in done]
-        return todo, len(wanted) - len(todo)
 
     def _episode(
         self, writer: EpisodeWriter, task: Task, episode: int, report: CollectReport
@@ -182,10 +222,7 @@ class Collector:
         except EnvironmentFailureError as error:
             with contextlib.suppress(Exception):  # it may be past closing
                 self._environment.close()
-            writer.record_error(
-                suite=task.suite, task_id=task.task_id, episode=episode, message=str(error)
-            )
-            report.errors.append(f"{task.suite} task {task.task_id} episode {episode}: {error}")
+            note_failure(writer, task, episode, str(error), report)
             return
         report.episodes += 1
         report.samples += samples
@@ -209,11 +246,12 @@ class Collector:
             task_instruction=task.instruction,
             seed=self._plan.protocol.seed,
         ) as open_episode:
-            recorder = ShardRecorder(open_episode, self._policy, self._plan.images)
-            outcome = rollout.run(recorder)
-            open_episode.finish(
-                success=outcome.success,
-                success_at_end=outcome.success_at_end,
-                episode_length=outcome.episode_length,
-            )
+            recorder = ShardRecorder(open_episode, self._policy, self._plan.images, self._writing)
+            try:
+                outcome = rollout.run(recorder)
+            except BaseException:  # Ctrl-C as well: nothing may be written after the drop
+                self._writing.forget()
+                raise
+            self._writing.drain()
+            finish_episode(open_episode, outcome)
         return outcome, recorder.samples

@@ -30,8 +30,12 @@ class RolloutProtocol:
     seed: int = 0
     """Seed of starts, sampler noise and demonstrator noise."""
 
+    batch: int = 1
+    """Rows of every policy call; an episode always has the same row. Another number changes
+    results in the last bits."""
+
     def __post_init__(self) -> None:
-        for name in ("stride", "replan", "max_steps"):
+        for name in ("stride", "replan", "max_steps", "batch"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"`{name}` must be positive, but got {value}.")
@@ -61,4 +65,6 @@ class RolloutProtocol:
         """JSON-able, for the fingerprint; the seed stands there by itself."""
         entry = dataclasses.asdict(self)
         del entry["seed"]
+        if self.batch == 1:  # data sets that are older than batches stay what they are
+            del entry["batch"]
         return entry
