@@ -39,6 +39,9 @@ COMMANDS: dict[str, Command] = {
     "erase": Command(
         module="cli.erase", help="take a concept out of latents, as a file of interventions"
     ),
+    "ki": Command(
+        module="cli.ki", help="train a policy with knowledge insulation, and try it (fit, eval)"
+    ),
     "report": Command(module="cli.report", help="make one self-contained HTML page of a run"),
     "language-report": Command(
         module="cli.language_report", help="how the instruction stands in the latents over time"
