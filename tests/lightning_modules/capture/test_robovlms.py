@@ -95,7 +95,7 @@ def test_lora_is_merged_and_the_second_copy_of_the_backbone_is_counted(tensors, 
     assert (model.account.lora, model.account.aliases) == (2, len(tensors) - 3 + 2)
     batch = frame_batch(rows=1)
     torch.testing.assert_close(model(batch), expected(meant, batch), **CLOSE)
-    with pytest.raises(ValueError, match="`lora_alpha` must be given .* r is 2"):
+    with pytest.raises(ValueError, match=r"`lora_alpha` must be given .* r is 2"):
         RoboVLMs(path, **SIZES)
 
 
@@ -196,7 +196,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     (tmp_path / "policy.pt").write_bytes(content)
     with pytest.raises(ValueError, match=r"`checkpoint` must .*policy.pt"):
         RoboVLMs(str(tmp_path / "policy.pt"), **SIZES)
-    with pytest.raises(FileNotFoundError, match="`checkpoint` must be a file, but /nowhere.pt"):
+    with pytest.raises(FileNotFoundError, match=r"`checkpoint` must be a file, but /nowhere.pt"):
         RoboVLMs("/nowhere.pt", **SIZES)
 
 
