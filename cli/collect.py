@@ -1,7 +1,7 @@
 """`vla-lens collect`: roll a policy out, capture latents, write episode shards."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jax_bridge.policies.policy import Policy
     from jax_bridge.rollouts.collect import Collector, CollectPlan, CollectReport
     from jax_bridge.rollouts.demonstrations import DemoCollector
+    from jax_bridge.rollouts.lock_step import LockStepCollector
 
 DESCRIPTION = """Rolls a policy (or a demonstrator that the policy watches) through tasks and
 episodes, captures the latents that --capture names, and writes whole episodes to WebDataset
@@ -24,6 +25,8 @@ frames with the actions that follow them, to train from (docs/demos.md). --inter
 --policy.intervene, changes activations at every call (docs/interventions.md)."""
 
 
+DEFAULT_BATCH = 8
+"""Rows of a policy call where there are workers: the same for any number of them."""
 SHOWN_ERRORS = 5
 """Failed episodes that are printed; all stand in `errors.jsonl`."""
 
@@ -46,6 +49,7 @@ def build_parser(args: list[str], choices: tuple[Choice, ...]) -> ArgumentParser
         choice.add_to(parser, args)
     _add_selection(parser)
     _add_rollout(parser)
+    _add_scale(parser)
     _add_record(parser)
     _add_output(parser)
     return parser
@@ -91,6 +95,28 @@ def _add_rollout(parser: ArgumentParser) -> None:
         help="steps that follow the first success, to see whether it lasts",
     )
     parser.add_argument("--seed", type=int, default=0, help="of starts and of all noise")
+
+
+def _add_scale(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that step simulators for one batched policy; 0: one, in this process",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int | None,
+        default=None,
+        help="rows of every policy call, at least as many as workers; by default 8, or 1 without "
+        "workers. Results depend on it in their last bits, never on --workers",
+    )
+    parser.add_argument(
+        "--shard",
+        type=str,
+        default="0/1",
+        help="i/n: the part of all episodes that this host rolls out, i from 0 to n-1",
+    )
 
 
 def _add_record(parser: ArgumentParser) -> None:
@@ -143,6 +169,7 @@ def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
     from jax_bridge.rollouts.collect import CollectPlan
     from jax_bridge.rollouts.protocol import RolloutProtocol
     from jax_bridge.rollouts.selection import parse_range
+    from jax_bridge.rollouts.slots import parse_shard
 
     return CollectPlan(
         tasks=parse_range(config.tasks, name="--tasks", size=len(environment.tasks)),
@@ -150,6 +177,7 @@ def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
         capture=_capture(config.capture),
         images=config.images,
         retry_errors=config.retry_errors,
+        shard=parse_shard(config.shard),
         protocol=RolloutProtocol(
             drive=config.drive,
             stride=config.stride,
@@ -158,8 +186,19 @@ def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
             after_success=config.after_success,
             noise=config.noise,
             seed=config.seed,
+            batch=_batch(config),
         ),
     )
+
+
+def _batch(config: Namespace) -> int:
+    if config.workers < 0:
+        raise ValueError(f"`--workers` must not be negative, but got {config.workers}.")
+    if not config.workers and config.batch not in (None, 1):
+        raise ValueError(
+            f"`--batch` must be 1 without workers, but got {config.batch}. Add --workers N."
+        )
+    return config.batch or (DEFAULT_BATCH if config.workers else 1)
 
 
 def _capture(text: str) -> "CaptureSpec":
@@ -221,7 +260,7 @@ def main(args: list[str]) -> int:
         if config.record == "demos":
             _refuse_policy(args, config)
             return _record_demos(config, environment)
-        return _run(config, environment, choices[1].build(config))
+        return _run(config, environment, choices[1].build(config), choices[0].factory(config))
     finally:
         environment.close()
 
@@ -248,6 +287,10 @@ def _refuse_policy(args: Sequence[str], config: Namespace) -> None:
                 f"`{arg.partition('=')[0]}` must be left out with --record demos, which asks no "
                 "policy, but it is given."
             )
+    if config.workers:
+        raise ValueError(
+            f"`--workers` must be left out with --record demos, but got {config.workers}."
+        )
     if config.estimate:
         raise ValueError("`--estimate` must be left out with --record demos, but it is given.")
 
@@ -271,8 +314,11 @@ def _explained_interrupt(out: str) -> Iterator[None]:
         ) from interrupt
 
 
-def _run(config: Namespace, environment: Any, policy: Any) -> int:
+def _run(
+    config: Namespace, environment: Any, policy: Any, make_environment: Callable[[], Any]
+) -> int:
     from jax_bridge.rollouts.collect import Collector
+    from jax_bridge.rollouts.lock_step import LockStepCollector
 
     plan = _plan(config, environment)
     if config.estimate:
@@ -280,7 +326,12 @@ def _run(config: Namespace, environment: Any, policy: Any) -> int:
         return 0
     _require_out(config)
     _say_left_out(policy, plan)
-    return _collect(config, plan, Collector(environment, policy, plan))
+    if not config.workers:
+        return _collect(config, plan, Collector(environment, policy, plan))
+    collector = LockStepCollector(
+        environment, make_environment, policy, plan, workers=config.workers
+    )
+    return _collect(config, plan, collector)
 
 
 def _require_out(config: Namespace) -> None:
@@ -288,11 +339,16 @@ def _require_out(config: Namespace) -> None:
         raise ValueError("`--out` must name the folder of the data set. Add --out DIR.")
 
 
-def _collect(config: Namespace, plan: "CollectPlan", collector: "Collector | DemoCollector") -> int:
+def _collect(
+    config: Namespace,
+    plan: "CollectPlan",
+    collector: "Collector | LockStepCollector | DemoCollector",
+) -> int:
     from cli.progress import EpisodeProgress
+    from jax_bridge.rollouts.slots import part_of
 
     _require_out(config)
-    total = len(plan.tasks) * len(plan.episodes)
+    total = len(part_of(range(len(plan.tasks) * len(plan.episodes)), *plan.shard))
     with EpisodeProgress(total) as progress, _explained_interrupt(config.out):
         report = collector.run(config.out, progress, staging=config.staging)
     _print_report(report, config.out)

@@ -5,7 +5,7 @@ import contextlib
 from jax_bridge.demos.chunks import check_horizon
 from jax_bridge.demos.description import ENTRY, Demonstrations
 from jax_bridge.environments.environment import Environment, Task
-from jax_bridge.rollouts.collect import CollectPlan, CollectReport, Watcher
+from jax_bridge.rollouts.collect import CollectPlan, CollectReport, Watcher, missing_episodes
 from jax_bridge.rollouts.demo_episode import DemoRecorder, demonstrate
 from jax_bridge.rollouts.steps import EnvironmentFailureError, Outcome, environment_guard
 from jax_bridge.shards import DatasetInfo, EpisodeWriter, ShardLimits, open_writer
@@ -94,19 +94,12 @@ class DemoCollector:
         with open_writer(
             path, info, self._limits, self._plan.image_format, staging=staging, on_wait=on_wait
         ) as writer:
-            todo, report.skipped = self._todo(writer)
+            todo, report.skipped = missing_episodes(self._environment, self._plan, writer)
             watcher.update(report)
             for task, episode in todo:
                 self._episode(writer, task, episode, report)
                 watcher.update(report)
         return report
-
-    def _todo(self, writer: EpisodeWriter) -> tuple[list[tuple[Task, int]], int]:
-        done = set(writer.committed) | (set() if self._plan.retry_errors else set(writer.errors))
-        tasks = [self._environment.tasks[task_id] for task_id in self._plan.tasks]
-        wanted = [(task, episode) for task in tasks for episode in self._plan.episodes]
-        todo = [(t, e) for t, e in wanted if (t.suite, t.task_id, e) not in done]
-        return todo, len(wanted) - len(todo)
 
     def _episode(
         self, writer: EpisodeWriter, task: Task, episode: int, report: CollectReport

@@ -87,12 +87,18 @@ class LockStepCollector:
         report = CollectReport()
         info = dataset_info(self._environment, self._policy, self._plan)
         protocol = self._plan.protocol
+
+        def on_wait(waiting: int) -> None:
+            report.waiting = waiting
+            watcher.update(report)
+
         with contextlib.ExitStack() as stack:
 
             def new_writer() -> EpisodeWriter:
                 return stack.enter_context(
                     open_writer(
-                        path, info, self._limits, self._plan.image_format, staging=staging
+                        path, info, self._limits, self._plan.image_format,
+                        staging=staging, on_wait=on_wait,
                     )
                 )  # fmt: skip
 
@@ -137,8 +143,9 @@ class _Run:
         for slot in self._writers:
             self._begin(slot)
         while self._running:
+            # Slots that step wait for each other; a start, which may take long, holds nobody up.
             stepping = [slot for slot, running in self._running.items() if running.asked]
-            for reply in self._pool.gather(stepping):
+            for reply in self._pool.gather(stepping or list(self._running)):
                 self._take(reply, report, watcher)
             self._call()
         self._writing.drain()

@@ -109,7 +109,8 @@ class Slot:
         try:
             said = self._talk.send(given)
             if isinstance(said, StepRecord):
-                record, said = said, self._talk.send(None)
+                record = said
+                said = self._talk.send(None)
         except StopIteration as end:
             return Reply(slot=self._number, record=record, outcome=end.value)
         assert isinstance(said, PolicyRequest)
