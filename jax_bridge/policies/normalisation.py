@@ -70,6 +70,10 @@ class NormStats:
     state: FieldStatistics
     actions: FieldStatistics
 
+    def to_json(self) -> dict[str, dict[str, dict[str, list[float] | None]]]:
+        """The content of a `norm_stats.json`, as openpi writes and reads it."""
+        return {"norm_stats": {f.name: f.to_json() for f in (self.state, self.actions)}}
+
     @property
     def digest(self) -> str:
         """sha256 of all numbers, the same wherever the file lies."""
