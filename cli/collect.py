@@ -198,7 +198,9 @@ def _batch(config: Namespace) -> int:
         raise ValueError(
             f"`--batch` must be 1 without workers, but got {config.batch}. Add --workers N."
         )
-    return config.batch or (DEFAULT_BATCH if config.workers else 1)
+    if config.batch is not None:
+        return config.batch
+    return DEFAULT_BATCH if config.workers else 1
 
 
 def _capture(text: str) -> "CaptureSpec":

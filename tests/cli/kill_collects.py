@@ -1,8 +1,9 @@
-"""Kills `vla-lens collect` processes: `python kill_collects.py FOLDER KILLS WORKERS`.
+"""Kills `vla-lens collect` processes: `python kill_collects.py FOLDER KILLS WORKERS [OPTIONS]`.
 
 The parent imports once and forks; each child runs the command line, is killed with SIGKILL, and
 runs again. What was finished before a kill is read from manifests and journals, which any process
-can see. Prints JSON lines for the test to judge.
+can see. OPTIONS are added to every command; processes that a killed command started must end as
+well. Prints JSON lines for the test to judge.
 """
 
 import json
@@ -39,8 +40,11 @@ def collect(folder, episodes):
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     code = 70
+    # What the command starts must not import this file, and jax with it, once more.
+    del sys.modules["__main__"].__file__
     try:
-        code = main(["collect", *OPTIONS, "--episodes", episodes, "--out", str(folder)])
+        words = [*OPTIONS, *sys.argv[4:], "--episodes", episodes, "--out", str(folder)]
+        code = main(["collect", *words])
     finally:
         os._exit(code)
 
@@ -77,6 +81,23 @@ def mine(episodes, worker):
     return {e for e in episodes if worker * ROOM <= e[2] < (worker + 1) * ROOM}
 
 
+def descendants(pid):
+    """Processes that a process started, and theirs."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [found for child in text.split() for found in (int(child), *descendants(int(child)))]
+
+
+def wait_until_gone(pids):
+    """Returns when none of some processes runs."""
+    deadline = time.monotonic() + PATIENCE
+    while any(pathlib.Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, f"left behind: {pids}"
+        time.sleep(0.01)
+
+
 def wait_and_kill(folder, child, worker, before, rng):
     """Kills a child soon after its start, or after it finished something; says which."""
     early = rng.random() < 0.3
@@ -90,8 +111,10 @@ def wait_and_kill(folder, child, worker, before, rng):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.15))
     known = finished(folder)
+    started = descendants(child)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    wait_until_gone(started)
     assert os.WIFSIGNALED(status), status
     assert os.WTERMSIG(status) == signal.SIGKILL
     return known, early

@@ -34,9 +34,10 @@ def environment(root, tmp_path_factory):
     }
 
 
-def kill(folder, kills, workers, root, environment):
+def kill(folder, kills, workers, root, environment, options=()):
+    command = [sys.executable, SCRIPT, folder, str(kills), str(workers), *options]
     done = subprocess.run(
-        [sys.executable, SCRIPT, folder, str(kills), str(workers)], cwd=root, capture_output=True,
+        command, cwd=root, capture_output=True,
         text=True, env=environment, timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -93,3 +94,14 @@ def test_what_killed_processes_wrote_is_what_one_run_writes(root, environment, t
     assert one.metadata.drop(["shard"]).equals(other.metadata.drop(["shard"]).take(rows))
     for field in one.fields:
         assert one.read(field).tobytes() == other.read(field, rows=rows).tobytes()
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(60, marks=pytest.mark.slow)])
+def test_killed_commands_with_workers_lose_nothing_and_leave_no_process(
+    root, environment, tmp_path, kills
+):
+    folder = tmp_path / "data"
+    options = ("--workers", "3", "--batch", "3")
+    line = kill(folder, kills, 1, root, environment, options)
+    episodes = assert_nothing_lost_or_doubled(folder, line["known"])
+    assert len(episodes) >= len(line["known"]) >= kills - line["early"]
