@@ -30,11 +30,25 @@ COMMANDS: dict[str, Command] = {
     "serve": Command(
         module="cli.serve", help="let others ask a policy over openpi's websocket protocol"
     ),
+    "checkpoint": Command(
+        module="cli.checkpoint", help="inspect, compare, download or convert policy weights"
+    ),
+    "norm-stats": Command(
+        module="cli.norm_stats", help="openpi's norm_stats.json of a data set of demonstrations"
+    ),
+    "fast": Command(module="cli.fast", help="learn a FAST tokenizer; write FAST targets"),
+    "import-pickles": Command(
+        module="cli.import_pickles", help="turn old pickles of latents into a data set"
+    ),
     "shards": Command(module="cli.shards", help="index, verify, repair or inspect a data set"),
-    "fit": Command(module="cli.lightning", help="train probes on a data set (LightningCLI)"),
-    "validate": Command(module="cli.lightning", help="run a trained probe on the validation split"),
-    "test": Command(module="cli.lightning", help="run a trained probe on the test split"),
-    "predict": Command(module="cli.lightning", help="write a probe's predictions as Parquet"),
+    "fit": Command(module="cli.lightning_choice", help="train probes on a data set (LightningCLI)"),
+    "validate": Command(
+        module="cli.lightning_choice", help="run a trained probe on the validation split"
+    ),
+    "test": Command(module="cli.lightning_choice", help="run a trained probe on the test split"),
+    "predict": Command(
+        module="cli.lightning_choice", help="write a probe's predictions as Parquet"
+    ),
     "sweep": Command(module="cli.sweep", help="fit and test over a grid of settings, side by side"),
     "erase": Command(
         module="cli.erase", help="take a concept out of latents, as a file of interventions"

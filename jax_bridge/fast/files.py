@@ -42,16 +42,25 @@ def save_tokenizer(tokenizer: FastTokenizer, folder: pathlib.Path) -> None:
     Raises:
         FileExistsError: if the folder holds a tokenizer already.
     """
-    if (folder / BPE).exists():
-        raise FileExistsError(
-            f"`out` must be a folder without a tokenizer, but {folder} holds one. Choose another."
-        )
+    require_no_tokenizer(folder)
     folder.mkdir(parents=True, exist_ok=True)
     entry = {"processor_class": "UniversalActionProcessor"}
     _write(folder / PROCESSOR, {**entry, **dataclasses.asdict(tokenizer.settings)})
     plain = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     _write(folder / "tokenizer_config.json", plain)
     (folder / BPE).write_text(tokenizer.to_str(), encoding="utf-8")
+
+
+def require_no_tokenizer(folder: pathlib.Path) -> None:
+    """Refuses a folder that holds a tokenizer already.
+
+    Raises:
+        FileExistsError: if it does.
+    """
+    if (folder / BPE).exists():
+        raise FileExistsError(
+            f"`out` must be a folder without a tokenizer, but {folder} holds one. Choose another."
+        )
 
 
 def _write(path: pathlib.Path, content: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def normalised_chunks(
             far = values.flat[np.abs(values - low[dim]).argmax()]
             raise ValueError(
                 f"`norm_stats` must tell q01 and q99 of {statistics.name} apart in dimension "
-                f"{dim}, but both are {low[dim]:g} while the data reach {far:g}. Give that "
-                "dimension percentiles by hand in norm_stats.json, or leave it out of the data."
+                f"{dim}, but both are {low[dim]:g} while the data reach {far:g}. "
+                "`vla-lens norm-stats` writes the full range of such dimensions."
             )
     return np.asarray(normalise(chunks, statistics, KIND), np.float64)

@@ -17,6 +17,8 @@ from jaxtyping import Float, Float64, Int64
 from jax_bridge.policies.normalisation import FieldStatistics
 
 BINS = 2**16
+FARTHEST = 20.0
+"""Largest number after quantile normalisation that is taken for an ordinary one."""
 QUANTILES = (0.01, 0.99)
 Stream = Callable[[], Iterable[Float[np.ndarray, "_ _d"]]]
 """Gives the rows anew at every call, batch by batch."""
@@ -30,12 +32,34 @@ class Counted:
     rows: int
     quantile_error: Float64[np.ndarray, " d"]
     """Largest error of q01 and q99, in robot units; 0 where they are exact."""
+    low: Float64[np.ndarray, " d"]
+    """Smallest number."""
+    high: Float64[np.ndarray, " d"]
 
     @property
     def degenerate(self) -> list[int]:
         """Dimensions that never move between their percentiles (q01 = q99)."""
         low, high = self.statistics.pair("quantile")
         return np.flatnonzero(low == high).tolist()
+
+    @property
+    def seldom_moving(self) -> list[int]:
+        """Dimensions that rest nearly always, and else leave their percentiles far behind.
+
+        Quantile normalisation would make numbers beyond `FARTHEST` of them, in place of -1 to 1.
+        """
+        low, high = self.statistics.pair("quantile")
+        farthest = np.maximum(self.high - high, low - self.low)
+        return np.flatnonzero(farthest > (FARTHEST - 1) / 2 * (high - low)).tolist()
+
+    def with_full_range(self, dims: Iterable[int]) -> "Counted":
+        """The same, with the smallest and largest number for percentiles in some dimensions."""
+        q01, q99 = (row.copy() for row in self.statistics.pair("quantile"))
+        for dim in dims:
+            q01[dim], q99[dim] = self.low[dim], self.high[dim]
+        return dataclasses.replace(
+            self, statistics=dataclasses.replace(self.statistics, q01=q01, q99=q99)
+        )
 
 
 class _Moments:
@@ -92,7 +116,10 @@ def count_statistics(name: str, stream: Stream, *, memory: int = 2**30) -> Count
         name=name, mean=moments.mean, std=np.sqrt(moments.squares / moments.count),
         q01=quantiles[0], q99=quantiles[1],
     )  # fmt: skip
-    return Counted(statistics=statistics, rows=moments.count, quantile_error=error)
+    return Counted(
+        statistics=statistics, rows=moments.count, quantile_error=error, low=moments.low,
+        high=moments.high,
+    )  # fmt: skip
 
 
 def _finite(name: str, batches: Iterable[np.ndarray]) -> Iterator[Float64[np.ndarray, "_ _d"]]:
