@@ -33,6 +33,9 @@ COMMANDS: dict[str, Command] = {
     "checkpoint": Command(
         module="cli.checkpoint", help="inspect, compare, download or convert policy weights"
     ),
+    "demos": Command(
+        module="cli.demos", help="recorded demonstrations (HDF5, CALVIN) into shards, to train from"
+    ),
     "norm-stats": Command(
         module="cli.norm_stats", help="openpi's norm_stats.json of a data set of demonstrations"
     ),
@@ -47,7 +50,8 @@ COMMANDS: dict[str, Command] = {
     ),
     "test": Command(module="cli.lightning_choice", help="run a trained probe on the test split"),
     "predict": Command(
-        module="cli.lightning_choice", help="write a probe's predictions as Parquet"
+        module="cli.lightning_choice",
+        help="write a probe's predictions as Parquet, or what a torch model has inside as shards",
     ),
     "sweep": Command(module="cli.sweep", help="fit and test over a grid of settings, side by side"),
     "erase": Command(

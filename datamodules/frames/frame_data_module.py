@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
-from torch.utils.data import DataLoader
 
-from datamodules.frames.frame_batch import FrameBatch
-from datamodules.frames.frame_loader import FrameBatches, FrameReading
+from datamodules.frames.frame_loader import FrameLoader, FrameReading
 from datamodules.frames.frame_order import EpisodeFrames, choose_frames, share_of_rank
 from datamodules.frames.frame_source import FrameSource
 from datamodules.frames.plan_file import match_names, read_plan
@@ -36,6 +33,7 @@ class FrameDataModule(pl.LightningDataModule):
         kind: shards, episodes or images; auto looks.
         profile: how frames and words become inputs: upstream, mobile_vla, or raw.
         tokenizer: a local folder or hub address; None gives the model no tokens.
+        instruction: for episodes that do not say what the robot was told.
         camera: the camera that the model looks through.
         gripper_camera: the camera at the gripper, if the model was trained with one.
         window: frames of the history that the model sees at once; the first one of an episode
@@ -52,6 +50,7 @@ class FrameDataModule(pl.LightningDataModule):
         kind: Literal["auto", "shards", "episodes", "images"] = "auto",
         profile: str = "upstream",
         tokenizer: str | None = None,
+        instruction: str | None = None,
         camera: str = "base",
         gripper_camera: str | None = None,
         window: int = 1,
@@ -64,7 +63,7 @@ class FrameDataModule(pl.LightningDataModule):
         _require_positive(window=window, every=every, batch_size=batch_size)
         self.path, self.kind = path, kind
         self.profile: Profile = find_profile(profile)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._instruction = tokenizer, instruction
         self._cameras = {"base": camera, **({"gripper": gripper_camera} if gripper_camera else {})}
         self._window, self._every, self._plan = window, every, plan
         self.batch_size, self._num_workers = batch_size, num_workers
@@ -82,7 +81,7 @@ class FrameDataModule(pl.LightningDataModule):
         """
         if self.episodes:
             return
-        self.source: FrameSource = open_source(self.path, self.kind)
+        self.source: FrameSource = open_source(self.path, self.kind, self._instruction)
         tokens, self._vocabulary = self._tokenise()
         chosen = None
         if self._plan is not None:
@@ -127,14 +126,8 @@ class FrameDataModule(pl.LightningDataModule):
             "vocabulary": self._vocabulary,
         }
 
-    def predict_dataloader(self) -> DataLoader[FrameBatch]:
+    def predict_dataloader(self) -> FrameLoader:
         """Batches of this rank, without the episodes that are done."""
         rank, world_size = rank_and_world_size()
         share = share_of_rank(self.episodes, rank, world_size, self.done)
-        return DataLoader(
-            FrameBatches(self.reading, share, self.batch_size),
-            batch_size=None,
-            num_workers=self._num_workers,
-            multiprocessing_context="forkserver" if self._num_workers else None,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return FrameLoader(self.reading, share, self.batch_size, self._num_workers)

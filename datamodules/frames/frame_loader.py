@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.frames.frame_batch import FrameBatch, FrameSample
 from datamodules.frames.frame_order import Batch, EpisodeFrames, batches
@@ -95,10 +95,6 @@ class FrameBatches(IterableDataset[FrameBatch]):
         self._reading = reading
         self._episodes = list(episodes)
         self._batch_size = batch_size
-        self._length = sum(1 for _ in batches(self._episodes, batch_size))
-
-    def __len__(self) -> int:
-        return self._length
 
     def __iter__(self) -> Iterator[FrameBatch]:
         worker = get_worker_info()
@@ -106,3 +102,40 @@ class FrameBatches(IterableDataset[FrameBatch]):
         for number, batch in enumerate(batches(self._episodes, self._batch_size)):
             if number % workers == mine:
                 yield self._reading.read(batch)
+
+
+class FrameLoader:
+    """The batches of a rank, decoded here or by worker processes.
+
+    Not a DataLoader itself, since Lightning would deal the batches of one to the ranks again.
+
+    Args:
+        reading: how frames become a batch.
+        episodes: of this rank.
+        batch_size: frames a batch.
+        num_workers: processes that decode; they start by forkserver, never by fork.
+    """
+
+    def __init__(
+        self,
+        reading: FrameReading,
+        episodes: Sequence[EpisodeFrames],
+        batch_size: int,
+        num_workers: int = 0,
+    ) -> None:
+        self._length = sum(1 for _ in batches(episodes, batch_size))
+        self._loader = DataLoader(
+            FrameBatches(reading, episodes, batch_size),
+            batch_size=None,
+            num_workers=num_workers,
+            multiprocessing_context="forkserver" if num_workers else None,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def __len__(self) -> int:
+        """Batches of this rank."""
+        return self._length
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        """Yields the batches in order."""
+        yield from self._loader

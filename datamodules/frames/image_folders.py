@@ -30,6 +30,7 @@ class ImageFolders:
 
     Args:
         path: the folder that holds the episodes' folders, or is one itself.
+        instruction: for episodes without an instruction.txt.
         suite: a name for all of them.
 
     Raises:
@@ -37,8 +38,9 @@ class ImageFolders:
         ValueError: if there is no image.
     """
 
-    def __init__(self, path: str, suite: str = "images") -> None:
+    def __init__(self, path: str, instruction: str | None = None, suite: str = "images") -> None:
         self._root = Path(path)
+        self._given = instruction
         self._suite = suite
         self.skipped: dict[str, str] = {}
         if not self._root.is_dir():
@@ -86,9 +88,11 @@ class ImageFolders:
         for place in (folder / WORDS, self._root / WORDS):
             if place.is_file():
                 return " ".join(place.read_text(encoding="utf-8").split())
+        if self._given is not None:
+            return self._given
         raise FileNotFoundError(
             f"`path` must say what the robot was told, but neither {folder / WORDS} nor "
-            f"{self._root / WORDS} is there. Write the instruction into one of them."
+            f"{self._root / WORDS} is there. Write it there, or give `instruction`."
         )
 
     def describe(self) -> dict[str, Any]:

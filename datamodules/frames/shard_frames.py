@@ -23,13 +23,15 @@ class ShardFrames:
 
     Args:
         path: folder or address of the data set.
+        instruction: for episodes without one.
 
     Raises:
         FileNotFoundError: if there is no data set.
         ValueError: if it holds no camera images.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, instruction: str | None = None) -> None:
+        self._words = instruction or ""
         self._dataset: ShardDataset = open_dataset(path)
         self._members = self._camera_members()
         self.skipped: dict[str, str] = {}
@@ -62,7 +64,7 @@ class ShardFrames:
             episodes.append(
                 FrameEpisode(
                     id=identity, place=place, name=str(identity),
-                    instruction=table["instruction"][first] or "",
+                    instruction=table["instruction"][first] or self._words,
                     timesteps=tuple(table["timestep"][row] for row in group),
                     task_name=table["task_name"][first], success=table["success"][first],
                     seed=table["seed"][first], episode_length=table["episode_length"][first],

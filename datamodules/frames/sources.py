@@ -35,8 +35,13 @@ def kind_of(path: str) -> str:
     return "images"
 
 
-def open_source(path: str, kind: str = "auto") -> FrameSource:
+def open_source(path: str, kind: str = "auto", instruction: str | None = None) -> FrameSource:
     """Opens frames, whatever kind of source they lie in.
+
+    Args:
+        path: where they lie.
+        kind: one of `SOURCES`, or auto.
+        instruction: where the source does not say what the robot was told.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -46,4 +51,4 @@ def open_source(path: str, kind: str = "auto") -> FrameSource:
     if chosen not in SOURCES:
         raise ValueError(f"`kind` must be auto or one of {', '.join(SOURCES)}, but got {kind!r}.")
     module, _, name = SOURCES[chosen].rpartition(".")
-    return getattr(importlib.import_module(module), name)(path)
+    return getattr(importlib.import_module(module), name)(path, instruction)

@@ -221,7 +221,7 @@ def _task_summary(row: Mapping[str, Any], texts: Mapping[str, list[str]]) -> Tas
 def _fields(dataset: ShardDataset) -> list[FieldSummary]:
     summaries = []
     for name, spec in dataset.fields.items():
-        column = tensor_column("latents", name, "bytes")
+        column = tensor_column(spec.member, name, "bytes")
         there = column in dataset.index.column_names
         samples, size = dataset.index.count_and_sum(column) if there else (0, 0)
         axes = " x ".join(f"{a} {n}" for a, n in zip(spec.axes, spec.shape, strict=True))

@@ -5,22 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.frames.frame_data_module import FrameDataModule
 from jax_bridge.shards import DatasetInfo, FieldSpec, ShardLimits
 from jax_bridge.shards.committed import committed_episodes
+from jax_bridge.shards.dataset_folder import DatasetFolder
 from jax_bridge.shards.remote.address import is_address
 from lightning_modules.capture.capture_point import CapturePoint
 from lightning_modules.capture.captured_batch import CapturedBatch
-from lightning_modules.capture.episode_stream import EpisodeStream
+from lightning_modules.capture.episode_stream import EpisodeStream, NotFinite
 from lightning_modules.capture.model_digest import describe_model
 
 _log = logging.getLogger(__name__)
 
 
-class ContextWriter(BasePredictionWriter):
+class ContextWriter(Callback):
     """Writes whole episodes; a run that was stopped goes on where it stopped.
 
     Each process writes shards of its own into one folder.
@@ -34,7 +34,7 @@ class ContextWriter(BasePredictionWriter):
     def __init__(
         self, out: str, points: Sequence[CapturePoint], limits: ShardLimits | None = None
     ) -> None:
-        super().__init__("batch")
+        super().__init__()
         if is_address(out):
             raise ValueError(
                 f"`out` must be a folder, but got {out}. Copy the data set there afterwards."
@@ -43,6 +43,8 @@ class ContextWriter(BasePredictionWriter):
         self._points = tuple(points)
         self._limits = limits
         self.stream: EpisodeStream | None = None
+        self._shown: dict[str, Any] = {}
+        self._model: dict[str, Any] = {}
         self.episodes_before = 0
         """Episodes that were there already."""
 
@@ -51,6 +53,7 @@ class ContextWriter(BasePredictionWriter):
 
         Raises:
             ValueError: if the data do not come from a FrameDataModule.
+            FingerprintError: if what is there was made in another way.
         """
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, FrameDataModule):
@@ -58,50 +61,47 @@ class ContextWriter(BasePredictionWriter):
                 f"`data` must be a FrameDataModule, but got {type(data).__name__}. "
                 "`vla-lens predict -c capture_robovlms` shows one."
             )
+        self._shown = data.describe()
+        self._model = describe_model(pl_module.get_submodule("model"))
+        folder = DatasetFolder(self.out)
+        if folder.info_path.exists():
+            stored = folder.read_info()
+            self._info(stored.fields).require_same(stored, self.out)
         wanted = {chosen.episode.id for chosen in data.episodes}
         data.done = committed_episodes(self.out) & wanted
         self.episodes_before = len(data.done)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the way to the disk."""
-        data, model = getattr(trainer, "datamodule"), pl_module.get_submodule("model")  # noqa: B009
-        assert isinstance(data, FrameDataModule)
+        self.stream = EpisodeStream(self.out, self._info, self._limits)
 
-        def info(fields: dict[str, FieldSpec]) -> DatasetInfo:
-            return self._info(fields, data, describe_model(model))
-
-        self.stream = EpisodeStream(self.out, info, self._limits)
-
-    def _info(
-        self, fields: dict[str, FieldSpec], data: FrameDataModule, model: dict[str, Any]
-    ) -> DatasetInfo:
-        shown = data.describe()
+    def _info(self, fields: dict[str, FieldSpec]) -> DatasetInfo:
+        shown = dict(self._shown)
         source = shown.pop("source")
         return DatasetInfo(
             fields=fields,
             capture={"points": [point.to_json() for point in self._points], **shown},
-            model=model,
+            model=self._model,
             environment={"name": "frames", "source": source},
             seed=0,
         )
 
-    def write_on_batch_end(
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Hands the batch to the thread that writes."""
         assert self.stream is not None
-        assert isinstance(prediction, CapturedBatch)
-        self.stream.put(prediction)
+        assert isinstance(outputs, CapturedBatch)
+        self.stream.put(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Commits what is left, and says what there is.
+        """Commits what is left.
 
         Raises:
             ValueError: if the last batches did not fit.
@@ -109,6 +109,9 @@ class ContextWriter(BasePredictionWriter):
         """
         assert self.stream is not None
         self.stream.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Says what there is; this is reached even where nothing was left to do."""
         pl_module.print(self.summary())
 
     def on_exception(
@@ -125,10 +128,10 @@ class ContextWriter(BasePredictionWriter):
 
     def summary(self) -> str:
         """What was written, and which vectors are not finite."""
-        assert self.stream is not None
+        written = self.stream.written if self.stream else 0
         done = f"; {self.episodes_before} episodes were there already" * bool(self.episodes_before)
-        lines = [f"captured: {self.stream.written} samples into {Path(self.out)}{done}"]
-        bad = self.stream.not_finite
+        lines = [f"captured: {written} samples into {Path(self.out)}{done}"]
+        bad = self.stream.not_finite if self.stream else NotFinite()
         if bad.samples:
             lines.append(
                 f"not finite: {bad.numbers} numbers in {bad.samples} samples, as "
