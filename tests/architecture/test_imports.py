@@ -11,7 +11,8 @@ OURS = ("jax_bridge", "datamodules", "lightning_modules", "cli")
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "grain")
 TORCH = ("torch", "lightning", "torchmetrics", "pytorch_lightning", "webdataset")
 NEUTRAL = (
-    "jax_bridge.shards", "jax_bridge.episodes", "jax_bridge.interventions", "jax_bridge.vocabulary",
+    "jax_bridge.shards", "jax_bridge.checkpoints", "jax_bridge.episodes",
+    "jax_bridge.interventions", "jax_bridge.vocabulary",
 )  # fmt: skip
 HEAVY = (*JAX, *TORCH, "matplotlib", "transformers")
 
@@ -66,7 +67,8 @@ def test_jax_bridge_imports_neither_torch_nor_our_other_packages(root):
 
 def test_the_neutral_layer_is_free_of_jax(root):
     alone = [root / f"jax_bridge/{name}.py" for name in ("interventions", "vocabulary")]
-    neutral = [*files(root, "jax_bridge/shards", "jax_bridge/episodes"), *alone]
+    folders = (f"jax_bridge/{name}" for name in ("shards", "checkpoints", "episodes"))
+    neutral = [*files(root, *folders), *alone]
     check(root, neutral, (*JAX, *TORCH))
     check(root, neutral, ("jax_bridge",), NEUTRAL)
 
@@ -102,6 +104,7 @@ def test_jax_bridge_itself_imports_nothing(root):
     [
         ("jax_bridge.shards", ("jax", "torch")),
         ("jax_bridge.episodes", ("jax", "torch")),
+        ("jax_bridge.checkpoints", ("jax", "torch")),
         ("cli.main", ("jax", "torch", "jsonargparse")),
     ],
 )
