@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from jax_bridge.ki.optimiser import FROZEN, OptimiserConfig, update_groups
 from jax_bridge.ki.parameter_groups import LORA_PREFIX
+from jax_bridge.pi0.observation import ArrayLike
 from jax_bridge.pi0.parameters import Params, leaves, unflatten
 
 LORA = LORA_PREFIX.rstrip("/")
@@ -88,7 +89,7 @@ def merge_lora(params: Params, config: LoraConfig) -> dict[str, Any]:
     return unflatten(plain)
 
 
-def _changed(leaf: Array, a: Array, b: Array, config: LoraConfig) -> Array:
+def _changed(leaf: ArrayLike, a: ArrayLike, b: ArrayLike, config: LoraConfig) -> Array:
     return leaf + (config.alpha / config.rank) * jnp.matmul(a, b)
 
 

@@ -61,7 +61,7 @@ def build_programs(settings: TrainSettings, mesh: Mesh, prepare: Prepare) -> Pro
 def _programs(settings: TrainSettings, mesh: Mesh, prepare: Prepare) -> Programs:
     model, objective, lora = settings.model, settings.objective, settings.lora
     given = with_lora_frozen(settings.optimiser, lora)
-    shapes = _parameter_shapes(settings)
+    shapes = parameter_shapes(settings)
     optimiser = make_optimiser(given, shapes)
     abstract = jax.eval_shape(lambda p: initial_state(p, optimiser, settings.step), shapes)
     places = state_shardings(abstract, mesh)
@@ -89,15 +89,12 @@ def _programs(settings: TrainSettings, mesh: Mesh, prepare: Prepare) -> Programs
     )  # fmt: skip
 
 
-def _parameter_shapes(settings: TrainSettings) -> Any:
+def parameter_shapes(settings: TrainSettings) -> Any:
     """The tree of a state's parameters, without numbers."""
-    flat = {path: np.empty(shape, np.void) for path, shape in _hollow(settings).items()}
+    shapes = param_shapes(settings.model)
+    flat = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
     tree = add_lora(unflatten(flat), settings.lora, 0)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), tree)
-
-
-def _hollow(settings: TrainSettings) -> dict[str, tuple[int, ...]]:
-    return param_shapes(settings.model)
 
 
 def _start(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -93,6 +94,16 @@ def make_settings(model=None, *, objective=None, run=None, **changes) -> TrainSe
         ),
     )
     return dataclasses.replace(settings, **changes)
+
+
+@pytest.fixture(autouse=True, scope="package")
+def quick_compiler():
+    """These programs run for milliseconds: the compiler need not think about them."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as in the tests: a program of the same cache
 sys.path.insert(0, os.path.dirname(__file__))
 
 from conftest import MemoryStream, make_settings

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from jax_bridge.ki.objective import Objective
 from jax_bridge.ki.training.finite import NotFiniteError
+from jax_bridge.ki.training.insulation import make_flow_gradient
 from jax_bridge.ki.training.run_log import read_lines
 from jax_bridge.ki.training.trainer import Trainer
-from jax_bridge.pi0 import load_params
+from jax_bridge.pi0 import Pi0, load_params
 from jax_bridge.pi0.parameters import leaves
 
 
@@ -76,10 +78,11 @@ def test_the_log_holds_what_the_specification_lists(whole):
     assert list(out.glob("tensorboard/events*"))
 
 
-def test_where_the_flow_may_reach_the_backbone_it_is_seen(tmp_path, settings_of, memory_stream):
-    settings = settings_of(objective=Objective(mode="joint"), run={"steps": 1})
-    report = train(tmp_path, settings, memory_stream(settings.model))
-    assert report.last_line["insulation/flow_gradient_on_backbone"] > 1e-4
+@pytest.mark.slow
+def test_where_the_flow_may_reach_the_backbone_it_is_seen(settings_of, batch_of):
+    model = settings_of().model
+    measure = jax.jit(make_flow_gradient(model, Objective(mode="joint")))
+    assert measure(Pi0(model).init(0), batch_of(model, 0), jax.random.key(0)) > 1e-4
 
 
 class Killed(BaseException):
