@@ -38,7 +38,7 @@ def draw_tokenizer_fit(
 
 
 def _legend_below(axes: Axes) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.16), ncols=3, columnspacing=1.2)
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.05, -0.16), ncols=2)
 
 
 def _draw_lengths(axes: Axes, lengths: dict[str, Sequence[int]], naive: int) -> None:

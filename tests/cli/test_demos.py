@@ -1,0 +1,53 @@
+"""`vla-lens demos` as its users call it."""
+
+import pytest
+
+from cli.main import main
+from jax_bridge.shards import open_dataset
+from tests.jax_bridge.episodes.conftest import write_aloha, write_libero
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    good = write_libero(folder / "good.hdf5")
+    (folder / "cut.hdf5").write_bytes(good.read_bytes()[:4000])
+    return folder
+
+
+def test_a_folder_becomes_a_data_set_and_what_is_broken_is_said(files, tmp_path, capsys):
+    args = ["demos", "--demos", str(files), "--horizon", "4", "--out", str(tmp_path / "d")]
+    assert main(args) == 0
+    out = capsys.readouterr().out
+    assert f"passed over: {files}/cut.hdf5: it is truncated" in out
+    assert "2 episodes (0 were there already), 8 samples, 1 passed over, 0 errors" in out
+    assert open_dataset(tmp_path / "d").read_robot("actions").shape == (8, 4, 7)
+    assert main(args) == 0
+    assert "0 episodes (2 were there already)" in capsys.readouterr().out
+
+
+def test_files_can_be_listed_without_writing(files, tmp_path, capsys):
+    assert main(["demos", "--demos", str(files), "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "base 16x16, left_wrist 16x16" in out
+    assert "2 episodes, 8 steps in 2 files; 1 passed over" in out
+
+
+def test_bad_input_is_one_sentence(files, tmp_path, capsys):
+    write_aloha(tmp_path / "b.hdf5")
+    (tmp_path / "none").mkdir()
+    out = ["--out", str(tmp_path / "d")]
+    for args, message in (
+        (["--demos", str(tmp_path / "none"), *out], "must hold episode files"),
+        (["--demos", str(tmp_path / "nowhere"), *out], "that exist, but got"),
+        (["--demos", str(files)], "`--out` must name the folder"),
+        (["--demos", str(files), "--layout", "rlds", *out], "`layout` must be one of auto"),
+        (["--demos", str(files / "cut.hdf5"), *out], "but all were passed over"),
+        (["--demos", str(tmp_path / "b.hdf5"), *out], "Add --instruction TEXT"),
+        (["--demos", str(files), "--horizon", "0", *out], "`horizon` must be positive"),
+    ):
+        assert main(["demos", *args]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1, error
+        assert message in error
