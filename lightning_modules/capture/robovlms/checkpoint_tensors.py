@@ -48,7 +48,7 @@ def sort_tensors(tensors: dict[str, Tensor]) -> CheckpointTensors:
     Raises:
         ValueError: if there is no action token or it is zero, or a tensor has no known place.
     """
-    root = _root(list(tensors))
+    root = root_of(list(tensors))
     account = TensorAccount(total=len(tensors), root=root)
     backbone: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}
@@ -84,7 +84,7 @@ def sort_tensors(tensors: dict[str, Tensor]) -> CheckpointTensors:
     return CheckpointTensors(backbone=backbone, action_token=token, act_head=head, account=account)
 
 
-def _root(names: list[str]) -> str:
+def root_of(names: list[str]) -> str:
     """What stands before every name, read off the action token's."""
     found = [name for name in names if name.rpartition(".")[2] == TOKEN]
     roots = [name.removesuffix(TOKEN) for name in found]
