@@ -95,6 +95,13 @@ def _add_rollout(parser: ArgumentParser) -> None:
         help="steps that follow the first success, to see whether it lasts",
     )
     parser.add_argument("--seed", type=int, default=0, help="of starts and of all noise")
+    parser.add_argument(
+        "--instructions",
+        type=str | None,
+        default=None,
+        help="what the policy is told in place of the tasks' words: swapped, empty, scrambled, or "
+        "a YAML file (docs/instructions.md)",
+    )
 
 
 def _add_scale(parser: ArgumentParser) -> None:
@@ -167,6 +174,7 @@ def _add_output(parser: ArgumentParser) -> None:
 
 def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
     from jax_bridge.rollouts.collect import CollectPlan
+    from jax_bridge.rollouts.instruction_file import read_instructions
     from jax_bridge.rollouts.protocol import RolloutProtocol
     from jax_bridge.rollouts.selection import parse_range
     from jax_bridge.rollouts.slots import parse_shard
@@ -178,6 +186,8 @@ def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
         images=config.images,
         retry_errors=config.retry_errors,
         shard=parse_shard(config.shard),
+        instructions=config.instructions
+        and read_instructions(config.instructions, environment.tasks),
         protocol=RolloutProtocol(
             drive=config.drive,
             stride=config.stride,
@@ -292,6 +302,11 @@ def _refuse_policy(args: Sequence[str], config: Namespace) -> None:
     if config.workers:
         raise ValueError(
             f"`--workers` must be left out with --record demos, but got {config.workers}."
+        )
+    if config.instructions is not None:
+        raise ValueError(
+            "`--instructions` must be left out with --record demos, which keeps the tasks' own "
+            f"words, but got {config.instructions}."
         )
     if config.estimate:
         raise ValueError("`--estimate` must be left out with --record demos, but it is given.")

@@ -11,6 +11,7 @@ from jax_bridge.environments.environment import Environment, RobotObservation, T
 from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.policies.policy import Policy
 from jax_bridge.rollouts.episode import Capture, EpisodeRollout
+from jax_bridge.rollouts.instructions import Instructions
 from jax_bridge.rollouts.protocol import RolloutProtocol
 from jax_bridge.rollouts.slots import part_of
 from jax_bridge.rollouts.steps import EnvironmentFailureError, Outcome
@@ -41,6 +42,14 @@ class CollectPlan:
     """Which part of all episodes this host rolls out, from 0, and of how many parts."""
     retry_errors: bool = False
     """Whether episodes that ended in an error before are run again."""
+    instructions: Instructions | None = None
+    """What the policy is told in place of the tasks' own words."""
+
+    def told(self, task: Task, episode: int) -> str:
+        """The words that the policy reads in an episode."""
+        if self.instructions is None:
+            return task.instruction
+        return self.instructions.instruction(seed=self.protocol.seed, task=task, episode=episode)
 
     @property
     def image_format(self) -> ImageFormat | None:
@@ -80,6 +89,7 @@ def dataset_info(environment: Environment, policy: Policy, plan: CollectPlan) ->
         model=policy.describe(),
         environment={**environment.describe(), "rollout": plan.protocol.describe()},
         seed=plan.protocol.seed,
+        instruction_overrides=None if plan.instructions is None else plan.instructions.to_json(),
     )
 
 
@@ -229,6 +239,7 @@ class Collector:
         report.successes += outcome.success
 
     def _write(self, writer: EpisodeWriter, task: Task, episode: int) -> tuple[Outcome, int]:
+        told = self._plan.told(task, episode)
         rollout = EpisodeRollout(
             self._environment,
             self._policy,
@@ -236,13 +247,14 @@ class Collector:
             episode=episode,
             protocol=self._plan.protocol,
             capture=self._plan.capture,
+            instruction=told,
         )
         with writer.episode(
             suite=task.suite,
             task_id=task.task_id,
             task_name=task.name,
             episode=episode,
-            instruction=task.instruction,
+            instruction=told,
             task_instruction=task.instruction,
             seed=self._plan.protocol.seed,
         ) as open_episode:

@@ -58,10 +58,12 @@ class EpisodeRollout:
         episode: int,
         protocol: RolloutProtocol,
         capture: CaptureSpec,
+        instruction: str,
     ) -> None:
         self._steps = EpisodeSteps(environment, task=task, episode=episode, protocol=protocol)
         self._policy = policy
         self._capture = capture
+        self._instruction = instruction
 
     def run(self, recorder: Recorder) -> Outcome:
         """Rolls the episode out.
@@ -79,6 +81,7 @@ class EpisodeRollout:
             except StopIteration as end:
                 return end.value
             if isinstance(said, PolicyRequest):
+                said = said.telling(self._instruction)
                 reply = self._infer(said)
                 asked = said, reply
             else:

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from jax_bridge.environments.environment import Environment
+from jax_bridge.environments.environment import Environment, RobotObservation
 from jax_bridge.policies.policy import Policy, PolicyOutput
 from jax_bridge.rollouts.collect import CollectPlan, ShardRecorder
 from jax_bridge.rollouts.episode import Capture
@@ -51,10 +51,10 @@ def measure_seconds(environment: Environment, policy: Policy, plan: CollectPlan)
     start = time.perf_counter()
     _start(environment, plan)
     reset = time.perf_counter() - start
-    policy.infer(environment.observe(), capture=plan.capture)  # compiles
+    policy.infer(_told(environment, plan), capture=plan.capture)  # compiles
 
     start = time.perf_counter()
-    actions = policy.infer(environment.observe(), capture=plan.capture).actions
+    actions = policy.infer(_told(environment, plan), capture=plan.capture).actions
     look = time.perf_counter() - start
 
     start = time.perf_counter()
@@ -68,6 +68,12 @@ def measure_seconds(environment: Environment, policy: Policy, plan: CollectPlan)
 
 def _start(environment: Environment, plan: CollectPlan) -> None:
     environment.reset(task_id=plan.tasks[0], episode=plan.episodes[0], seed=plan.protocol.seed)
+
+
+def _told(environment: Environment, plan: CollectPlan) -> RobotObservation:
+    """What the policy is given at the first start: prompts that are too long show here."""
+    words = plan.told(environment.tasks[plan.tasks[0]], plan.episodes[0])
+    return dataclasses.replace(environment.observe(), instruction=words)
 
 
 def _sample_bytes(environment: Environment, policy: Policy, plan: CollectPlan) -> int:
@@ -94,7 +100,7 @@ def _sample_bytes(environment: Environment, policy: Policy, plan: CollectPlan) -
                 task_id=task.task_id,
                 task_name=task.name,
                 episode=0,
-                instruction=task.instruction,
+                instruction=plan.told(task, plan.episodes[0]),
                 task_instruction=task.instruction,
             ) as episode,
         ):

@@ -40,6 +40,8 @@ class Running:
     episode: int
     open_episode: EpisodeRecorder
     recorder: ShardRecorder
+    instruction: str
+    """What the policy is told."""
     request: PolicyRequest | None = None
     asked: tuple[PolicyRequest, PolicyOutput] | None = None
     """The slot's last call."""
@@ -155,19 +157,21 @@ class _Run:
         if not self._queues[slot]:
             return
         task, episode = self._queues[slot].popleft()
+        told = self._plan.told(task, episode)
         open_episode = self._writers[slot].episode(
             suite=task.suite,
             task_id=task.task_id,
             task_name=task.name,
             episode=episode,
-            instruction=task.instruction,
+            instruction=told,
             task_instruction=task.instruction,
             seed=self._plan.protocol.seed,
         )
         recorder = ShardRecorder(open_episode, self._policy, self._plan.images, self._writing)
         self._running[slot] = Running(
-            task=task, episode=episode, open_episode=open_episode, recorder=recorder
-        )
+            task=task, episode=episode, open_episode=open_episode, recorder=recorder,
+            instruction=told,
+        )  # fmt: skip
         self._pool.begin(slot, task_id=task.task_id, episode=episode)
 
     def _take(self, reply: Reply, report: CollectReport, watcher: Watcher) -> None:
@@ -180,7 +184,7 @@ class _Run:
         if reply.record is not None:
             assert running.asked is not None
             running.recorder.record(Capture.of(reply.record, *running.asked))
-        running.request = reply.request
+        running.request = reply.request and reply.request.telling(running.instruction)
         if reply.request is None:
             self._end(reply.slot, running, reply, report)
             watcher.update(report)

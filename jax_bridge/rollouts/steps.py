@@ -35,6 +35,11 @@ class PolicyRequest:
     """Whether latents are to be kept."""
     noise_key: tuple[int | str, ...]
 
+    def telling(self, instruction: str) -> "PolicyRequest":
+        """The same request with these words for the policy; the simulator keeps its own."""
+        observation = dataclasses.replace(self.observation, instruction=instruction)
+        return dataclasses.replace(self, observation=observation)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepRecord:
