@@ -3,6 +3,9 @@
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import os
+import subprocess
+import sys
 import types
 from collections.abc import Collection
 
@@ -14,34 +17,45 @@ from jax_bridge.rollouts.simulator_process import (
     Begin,
     MakeEnvironment,
     Reply,
-    run_simulators,
 )
 
+_PROGRAM = "from jax_bridge.rollouts.simulator_process import run_process; run_process"
 SECONDS_TO_END = 5.0
 """Given to a process that shall end, before it is killed."""
 
 
 class Worker:
-    """One process, and the slots whose simulators it holds."""
+    """One process, and the slots whose simulators it holds.
+
+    A fresh interpreter, not a fork: jax runs threads here, which a fork would not survive. It does
+    not import the caller's main module either, which may import jax.
+    """
 
     def __init__(self, make_environment: MakeEnvironment, protocol: RolloutProtocol) -> None:
-        # A fresh interpreter: jax runs threads here, which a fork would not survive.
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=run_simulators, args=(theirs, make_environment, protocol), daemon=True
+        self.connection, theirs = multiprocessing.Pipe()
+        number = theirs.fileno()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"{_PROGRAM}({number})"],
+            pass_fds=[number],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this side to judge
         )
-        self.process.start()
         theirs.close()
+        self.connection.send((make_environment, protocol))
+
+    def ended(self) -> int:
+        """Waits for the end of a process that closed its connection; returns its exit code."""
+        return self.process.wait()
 
     def close(self) -> None:
         """Ends the process."""
         self.connection.close()
-        self.process.join(SECONDS_TO_END)
-        if self.process.is_alive():
+        try:
+            self.process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.join()
-        self.process.close()
+            self.process.wait()
 
 
 class SimulatorPool:
@@ -128,9 +142,8 @@ class SimulatorPool:
 
     def _buried(self, number: int) -> list[Reply]:
         """Replaces a dead process; its slots' episodes failed."""
-        process = self._workers[number].process
-        process.join()
-        reason = f"the simulator's process ended with exit code {process.exitcode}"
+        code = self._workers[number].ended()
+        reason = f"the simulator's process ended with exit code {code}"
         self._workers[number].close()
         self._workers[number] = Worker(self._make, self._protocol)
         mine = {slot for slot in self._busy if slot % len(self._workers) == number}

@@ -5,7 +5,6 @@ It imports neither jax nor the policy. Slots of one process take turns.
 
 import contextlib
 import dataclasses
-import signal
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -121,7 +120,6 @@ def run_simulators(
     connection: Connection, make_environment: MakeEnvironment, protocol: RolloutProtocol
 ) -> None:
     """Answers `Begin` and `Act` until the other side closes, or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the other side to judge
     slots: dict[int, Slot] = {}
     waiting: list[Begin | Act] = []
     with threadpoolctl.threadpool_limits(1), contextlib.suppress(EOFError, OSError):
@@ -136,3 +134,16 @@ def run_simulators(
             connection.send(slots[message.slot].answer(message))
     for slot in slots.values():
         slot.close()
+
+
+def run_process(descriptor: int) -> None:
+    """The whole of a process: `descriptor` is its end of a pipe, what to make comes first."""
+    connection = Connection(descriptor)
+    with contextlib.suppress(EOFError, OSError):
+        try:
+            make_environment, protocol = connection.recv()
+        except (AttributeError, ImportError) as error:
+            reason = f"A simulator must be importable in another process, but: {error}."
+            connection.send(Reply(slot=connection.recv().slot, refusal=reason))
+            return
+        run_simulators(connection, make_environment, protocol)

@@ -40,8 +40,6 @@ def collect(folder, episodes):
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     code = 70
-    # What the command starts must not import this file, and jax with it, once more.
-    del sys.modules["__main__"].__file__
     try:
         words = [*OPTIONS, *sys.argv[4:], "--episodes", episodes, "--out", str(folder)]
         code = main(["collect", *words])

@@ -1,6 +1,8 @@
 """Simulators in processes and one batched policy: the same data, however many processes."""
 
 import functools
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -204,3 +206,34 @@ def test_a_batch_is_as_good_as_single_calls(pi05):
             scale = max(1.0, float(np.abs(value.astype(np.float32)).max()))
             error = np.abs(value.astype(np.float32) - row.latents[name].astype(np.float32)).max()
             assert error <= 2e-6 * scale, name
+
+
+class OneByOne(RowPolicy):
+    """A policy that knows no batches."""
+
+    infer_batch = None
+
+
+def test_a_policy_without_batches_is_asked_row_by_row(whole, tmp_path):
+    policy = OneByOne()
+    assert not isinstance(policy, BatchedPolicy)
+    collect(tmp_path, plan(), 2, policy=policy)
+    assert tars(tmp_path) == tars(whole[0])
+
+
+def test_a_simulator_that_cannot_be_made_elsewhere_is_said(tmp_path):
+    collector = LockStepCollector(
+        Fragile(), functools.partial(Fragile, nonsense=1), RowPolicy(), plan(), workers=1
+    )
+    with pytest.raises(RuntimeError, match="unexpected keyword argument 'nonsense'"):
+        collector.run(str(tmp_path), Silent())
+
+
+def test_a_simulator_that_another_process_cannot_import_is_said(tmp_path, monkeypatch):
+    module = types.ModuleType("only_here")
+    here = type("Here", (Fragile,), {"__module__": "only_here"})
+    module.Here = here
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    collector = LockStepCollector(Fragile(), here, RowPolicy(), plan(), workers=1)
+    with pytest.raises(ValueError, match=r"importable in another process, but: .*only_here"):
+        collector.run(str(tmp_path), Silent())
