@@ -305,4 +305,9 @@ def _with_action_dim(convention: Convention, action_dim: int | None) -> Conventi
     """The convention, for a robot with another number of action dimensions."""
     if action_dim is None:
         return convention
+    if convention.units is not None and action_dim != convention.action_dim:
+        raise ValueError(
+            f"`robot_action_dim` must be {convention.action_dim}, which the units of "
+            f"{convention.name} are made for, but got {action_dim}."
+        )
     return dataclasses.replace(convention, action_dim=action_dim)

@@ -95,9 +95,12 @@ class Processor:
         statistics = self.norm_stats.actions if self.norm_stats else None
         result = unnormalise(actions, statistics, self.recipe.normalisation)
         if self.recipe.delta_mask is not None:
-            state = np.asarray(observation.state)
+            state = self._state_in_model_units(observation)
             result = to_absolute(result, state, self.recipe.delta_mask)
-        return result[:, : self.convention.action_dim].astype(np.float32)
+        result = result[:, : self.convention.action_dim]
+        if self.convention.units is not None:
+            result = self.convention.units.actions_to_robot(result)
+        return result.astype(np.float32)
 
     def _images(
         self, observation: RobotObservation
@@ -122,11 +125,17 @@ class Processor:
 
     def _state(self, observation: RobotObservation) -> Float[np.ndarray, " s"]:
         """The normalised state, not yet padded."""
+        state = self._state_in_model_units(observation)
+        statistics = self.norm_stats.state if self.norm_stats else None
+        return normalise(state, statistics, self.recipe.normalisation)
+
+    def _state_in_model_units(self, observation: RobotObservation) -> Float[np.ndarray, " s"]:
+        """The state before normalisation."""
         state = np.asarray(observation.state)
         if state.shape != (self.convention.state_dim,) or not np.isfinite(state).all():
             raise ValueError(
                 f"`state` must be {self.convention.state_dim} finite numbers (convention "
                 f"{self.convention.name}), but got shape {state.shape}: {state}."
             )
-        statistics = self.norm_stats.state if self.norm_stats else None
-        return normalise(state, statistics, self.recipe.normalisation)
+        units = self.convention.units
+        return state if units is None else units.state_to_model(state)

@@ -20,13 +20,16 @@ def read_observation(message: Mapping[str, Any], convention: Convention) -> Robo
 
     A key with slashes is found as one key or as nested maps. Every camera of the convention must
     be named, since a misspelt key would otherwise be a black image; None says that the robot has
-    no such camera.
+    no such camera. What the convention calls optional may be left out.
 
     Raises:
         ValueError: if a key is missing, or is no array or text.
     """
     shown = {
-        camera: _array(message, key, optional=True) for key, camera in convention.image_keys.items()
+        camera: None
+        if key in convention.optional_images and not _is_there(message, key)
+        else _array(message, key, optional=True)
+        for key, camera in convention.image_keys.items()
     }
     return RobotObservation(
         images={camera: image for camera, image in shown.items() if image is not None},
@@ -54,9 +57,11 @@ def write_observation(
             f"`images` must be of the cameras {', '.join(convention.cameras)} (convention "
             f"{convention.name}), but got {', '.join(unknown)}. Choose another convention."
         )
+    ends = np.cumsum(list(convention.state_keys.values()))[:-1]
+    parts = np.split(np.asarray(observation.state), ends)
     return {
         **{key: images.get(camera) for key, camera in convention.image_keys.items()},
-        convention.state_key: observation.state,
+        **dict(zip(convention.state_keys, parts, strict=True)),
         PROMPT: observation.instruction,
     }
 
@@ -72,29 +77,42 @@ def blank_observation(convention: Convention, image_size: int) -> RobotObservati
 
 
 def _state(message: Mapping[str, Any], convention: Convention) -> Float32[np.ndarray, " s"]:
-    key, dims = convention.state_key, convention.state_dim
-    state = _array(message, key)
-    if state is None or state.shape != (dims,) or not np.isfinite(state).all():
-        shape = None if state is None else state.shape
-        raise ValueError(
-            f"`{key}` must be {dims} finite numbers (convention {convention.name}), but got shape "
-            f"{shape}."
-        )
-    return state.astype(np.float32)
+    parts = []
+    for key, dims in convention.state_keys.items():
+        part = _array(message, key)
+        if part is not None and part.ndim == 0 and dims == 1:
+            part = part[None]
+        if part is None or part.shape != (dims,) or not np.isfinite(part).all():
+            shape = None if part is None else part.shape
+            raise ValueError(
+                f"`{key}` must be {dims} finite numbers (convention {convention.name}), but got "
+                f"shape {shape}."
+            )
+        parts.append(part.astype(np.float32))
+    return np.concatenate(parts)
+
+
+def _is_there(message: Mapping[str, Any], key: str) -> bool:
+    value: Any = message
+    for word in () if key in message else key.split("/"):
+        if not isinstance(value, dict) or word not in value:
+            return False
+        value = value[word]
+    return True
 
 
 def _array(message: Mapping[str, Any], key: str, *, optional: bool = False) -> np.ndarray | None:
     value = _find(message, key)
     if optional and value is None:
         return None
-    if isinstance(value, list):
+    if isinstance(value, list | float | np.number):  # a gripper may come as one number
         value = _as_array(key, value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         raise ValueError(f"`{key}` must be an array of numbers, but got {type(value).__name__}.")
     return value
 
 
-def _as_array(key: str, value: list[Any]) -> np.ndarray:
+def _as_array(key: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:

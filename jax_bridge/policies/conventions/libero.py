@@ -9,8 +9,7 @@ from jax_bridge.policies.conventions.convention import Convention, Recipe
 LIBERO = Convention(
     name="libero",
     image_keys={"observation/image": "base", "observation/wrist_image": "left_wrist"},
-    state_key="observation/state",
-    state_dim=8,
+    state_keys={"observation/state": 8},
     action_dim=7,
     asset_id="physical-intelligence/libero",
     pi0=Recipe(normalisation="z_score", delta_mask=(True,) * 6 + (False,), action_horizon=50),

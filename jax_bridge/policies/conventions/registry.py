@@ -2,11 +2,15 @@
 
 import importlib
 
+from jax_bridge.policies.conventions.aloha import ALOHA
 from jax_bridge.policies.conventions.convention import Convention
+from jax_bridge.policies.conventions.droid import DROID
 from jax_bridge.policies.conventions.libero import LIBERO
 
 CONVENTIONS: dict[str, Convention] = {
     "libero": LIBERO,
+    "droid": DROID,
+    "aloha": ALOHA,
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.pi0 import Pi0Config
+from jax_bridge.policies.conventions.aloha import ALOHA
 from jax_bridge.policies.conventions.libero import LIBERO
 from jax_bridge.policies.normalisation import FieldStatistics, NormStats
 from jax_bridge.policies.processor import Processor
@@ -178,3 +179,29 @@ def test_a_tokenizer_with_too_many_ids_is_refused():
 
     with pytest.raises(ValueError, match=r"at most 2048 ids, .*but got 257152"):
         _processor(tokenizer=Large())
+
+
+def test_alohas_actions_are_relative_to_the_state_in_the_models_units():
+    statistics = NormStats(
+        state=_plain("state", 14), actions=_plain("actions", 14)
+    )  # normalising with these changes nothing but by the small epsilon
+    processor = _processor(
+        "pi0_micro", convention=ALOHA, recipe=ALOHA.recipe(pi05=False, trained=True),
+        norm_stats=statistics,
+    )  # fmt: skip
+    state = np.linspace(0.1, 0.9, 14, dtype=np.float32)
+    black = np.zeros((8, 8, 3), np.uint8)
+    observation = _observation(images={"base": black}, state=state)
+    inputs = processor.model_inputs(observation)
+    masks = {key: bool(mask[0]) for key, mask in inputs.image_masks.items()}
+    assert [key for key, shown in masks.items() if shown] == ["base_0_rgb"]
+    decoded = ALOHA.units.state_to_model(state)
+    assert inputs.state[0, :14] == pytest.approx(decoded, abs=1e-5)
+    moved = processor.robot_actions(np.zeros((10, 32)), observation)
+    joints = [i for i in range(14) if i not in (6, 13)]
+    # To stand still is to be sent the joints that the robot has now.
+    assert moved[:, joints] == pytest.approx(np.tile(state[joints], (10, 1)), abs=1e-5)
+
+
+def _plain(name, dims):
+    return FieldStatistics(name=name, mean=np.zeros(dims), std=np.ones(dims))
