@@ -25,6 +25,7 @@ from jax_bridge.pi0 import (
     params_digest,
 )
 from jax_bridge.pi0.changing import plan_changes
+from jax_bridge.policies.batches import batches_in_one_program, by_row
 from jax_bridge.policies.checkpoint_folder import checkpoint_folder, find_norm_stats, find_preset
 from jax_bridge.policies.conventions import Convention, Recipe, get_convention
 from jax_bridge.policies.noise import call_noise
@@ -231,6 +232,8 @@ class Pi0Policy:
         Raises:
             ValueError: if an observation is not what the convention says.
         """
+        if len(calls) > 1 and not batches_in_one_program():
+            return by_row(lambda call: self.infer_batch([call], capture=capture)[0], calls)
         actions, latents = self._sample(*self._model_inputs(calls), capture)
         return [
             None

@@ -9,6 +9,7 @@ import pytest
 
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.pi0 import CaptureSpec
+from jax_bridge.policies import pi0_policy
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.policies.policy import BatchedPolicy, PolicyCall
 from jax_bridge.rollouts.collect import Collector, CollectPlan
@@ -169,6 +170,14 @@ def pi05():
     return Pi0Policy(preset="pi05_micro", num_steps=1)
 
 
+@pytest.fixture(params=["one program", "by row"])
+def way(request, monkeypatch):
+    """An accelerator's way to answer a batch, and a CPU's."""
+    whole = request.param == "one program"
+    monkeypatch.setattr(pi0_policy, "batches_in_one_program", lambda: whole)
+    return request.param
+
+
 def calls(count):
     generator = np.random.default_rng(0)
     return [
@@ -184,7 +193,7 @@ def calls(count):
     ]
 
 
-def test_a_row_of_the_model_does_not_depend_on_the_other_rows(pi05):
+def test_a_row_of_the_model_does_not_depend_on_the_other_rows(pi05, way):
     assert isinstance(pi05, BatchedPolicy)
     a, b, c = calls(3)
     full = pi05.infer_batch([a, b, c], capture=POOLED)
@@ -197,11 +206,13 @@ def test_a_row_of_the_model_does_not_depend_on_the_other_rows(pi05):
             assert one[1].latents[name].tobytes() == value.tobytes(), name
 
 
-def test_a_batch_is_as_good_as_single_calls(pi05):
+def test_a_batch_is_as_good_as_single_calls(pi05, way):
     batch = pi05.infer_batch(calls(3), capture=POOLED)
     for call, row in zip(calls(3), batch, strict=True):
         alone = pi05.infer(call.observation, capture=POOLED, noise_key=call.noise_key)
         assert np.allclose(row.actions, alone.actions, rtol=1e-5, atol=1e-6)
+        if way == "by row":
+            assert row.actions.tobytes() == alone.actions.tobytes()
         for name, value in alone.latents.items():
             scale = max(1.0, float(np.abs(value.astype(np.float32)).max()))
             error = np.abs(value.astype(np.float32) - row.latents[name].astype(np.float32)).max()
