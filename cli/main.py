@@ -43,6 +43,15 @@ COMMANDS: dict[str, Command] = {
     "import-pickles": Command(
         module="cli.import_pickles", help="turn old pickles of latents into a data set"
     ),
+    "export": Command(
+        module="cli.export", help="write fields as npy, safetensors, Parquet or LeRobot's columns"
+    ),
+    "dataset-stats": Command(
+        module="cli.dataset_stats", help="lengths, actions, instructions of recorded episodes"
+    ),
+    "sampling-plan": Command(
+        module="cli.sampling_plan", help="choose episodes and frames by strata, with reasons"
+    ),
     "shards": Command(module="cli.shards", help="index, verify, repair or inspect a data set"),
     "fit": Command(module="cli.lightning_choice", help="train probes on a data set (LightningCLI)"),
     "validate": Command(
@@ -56,6 +65,9 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command(module="cli.sweep", help="fit and test over a grid of settings, side by side"),
     "erase": Command(
         module="cli.erase", help="take a concept out of latents, as a file of interventions"
+    ),
+    "action-change": Command(
+        module="cli.action_change", help="what an erased concept does to a policy's actions"
     ),
     "ki": Command(
         module="cli.ki", help="train a policy with knowledge insulation, and try it (fit, eval)"
