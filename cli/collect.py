@@ -231,6 +231,7 @@ def _print_estimate(environment: "Environment", policy: "Policy", plan: "Collect
         f"bytes     at most {cost.bytes / 1e6:,.1f} MB "
         f"({cost.bytes_per_sample / 1e3:,.1f} kB a sample as tried, images included)"
     )
+    print(f"memory    at most {cost.host_bytes / 1e6:,.1f} MB beyond parameters and simulators")
     seconds = measure_seconds(environment, policy, plan)
     shown = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
     print(f"time      at most {shown} (one start and two policy calls tried)")

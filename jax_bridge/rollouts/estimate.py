@@ -12,6 +12,7 @@ from jax_bridge.environments.environment import Environment, RobotObservation
 from jax_bridge.policies.policy import Policy, PolicyOutput
 from jax_bridge.rollouts.collect import CollectPlan, ShardRecorder
 from jax_bridge.rollouts.episode import Capture
+from jax_bridge.rollouts.writing_thread import PENDING
 from jax_bridge.shards import DatasetInfo, EpisodeWriter
 
 
@@ -23,6 +24,13 @@ class Estimate:
     samples: int
     bytes_per_sample: int
     """Of one sample that was tried, images included; the index comes on top (some per cent)."""
+    samples_in_memory: int
+    """Samples that are on their way to the disk at once."""
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory beyond parameters and simulators."""
+        return self.samples_in_memory * self.bytes_per_sample
 
     @property
     def bytes(self) -> int:
@@ -39,7 +47,17 @@ def estimate(environment: Environment, policy: Policy, plan: CollectPlan) -> Est
         episodes=episodes,
         samples=episodes * per_episode,
         bytes_per_sample=_sample_bytes(environment, policy, plan),
+        samples_in_memory=samples_in_memory(plan.protocol.batch),
     )
+
+
+def samples_in_memory(batch: int) -> int:
+    """Samples at once: what waits to be written, the calls at hand, and one being encoded.
+
+    A row is a view of its batch, so that a batch stays as long as one of its rows waits.
+    """
+    waiting = PENDING if batch == 1 else 2 * batch
+    return waiting + 2 * batch + 2
 
 
 def measure_seconds(environment: Environment, policy: Policy, plan: CollectPlan) -> float:

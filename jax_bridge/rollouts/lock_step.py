@@ -112,7 +112,7 @@ class LockStepCollector:
             queues = [collections.deque(queue) for queue in by_slot(todo, protocol.batch)]
             used = [slot for slot, queue in enumerate(queues) if queue]
             writers = {slot: first if slot == used[0] else new_writer() for slot in used}
-            writing = WritingThread(pending=2 * protocol.batch)
+            writing = WritingThread(pending=protocol.batch)
             stack.callback(writing.close)
             stack.callback(writing.forget)
             pool = stack.enter_context(

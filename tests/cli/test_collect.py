@@ -116,6 +116,7 @@ def test_estimate_prints_and_writes_nothing(tmp_path, capsys, monkeypatch):
     assert "episodes  4" in out
     assert "samples   at most 12" in out
     assert re.search(r"time      at most \d+ s", out)
+    assert re.search(r"memory    at most [\d.]+ MB beyond parameters", out)
     assert list(tmp_path.iterdir()) == []
 
 

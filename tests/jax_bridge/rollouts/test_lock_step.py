@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from jax_bridge.environments.environment import RobotObservation
-from jax_bridge.pi0 import CaptureSpec
+from jax_bridge.pi0 import CaptureSpec, Pi0Config
 from jax_bridge.policies import pi0_policy
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.policies.policy import BatchedPolicy, PolicyCall
 from jax_bridge.rollouts.collect import Collector, CollectPlan
+from jax_bridge.rollouts.estimate import samples_in_memory
 from jax_bridge.rollouts.lock_step import LockStepCollector
 from jax_bridge.rollouts.protocol import RolloutProtocol
 from jax_bridge.rollouts.slots import by_slot, parse_shard, part_of
@@ -248,3 +249,10 @@ def test_a_simulator_that_another_process_cannot_import_is_said(tmp_path, monkey
     collector = LockStepCollector(Fragile(), here, RowPolicy(), plan(), workers=1)
     with pytest.raises(ValueError, match=r"importable in another process, but: .*only_here"):
         collector.run(str(tmp_path), Silent())
+
+
+def test_samples_of_real_size_stay_below_four_gigabytes():
+    for preset in ("pi0", "pi05"):
+        config = Pi0Config.preset(preset, dtype="bfloat16")
+        sample = CaptureSpec.preset("tokens").bytes_per_call(config)
+        assert samples_in_memory(8) * (sample + 2**18) < 4 * 10**9
