@@ -80,9 +80,9 @@ def _add_images(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cameras",
-        type=list[str],
-        default=["base", "left_wrist", "right_wrist"],
-        help="which cameras are kept, as `--list` names them",
+        type=str,
+        default="base,left_wrist,right_wrist",
+        help="which cameras are kept, as --list names them, with commas between them",
     )
     parser.add_argument(
         "--colour",
@@ -126,9 +126,10 @@ def _plan(config: Namespace) -> "ConversionPlan":
     from jax_bridge.demos.conversion import ConversionPlan
     from jax_bridge.shards import ImageFormat
 
+    cameras = tuple(name.strip() for name in config.cameras.split(","))
     return ConversionPlan(
         horizon=config.horizon, suite=config.suite, instruction=config.instruction,
-        cameras=tuple(config.cameras), image_size=config.image_size, stride=config.stride,
+        cameras=cameras, image_size=config.image_size, stride=config.stride,
         retry_errors=config.retry_errors,
         images=None if config.images == "none" else ImageFormat(kind=config.images),
     )  # fmt: skip

@@ -1,10 +1,12 @@
 """`vla-lens demos` as its users call it."""
 
+import numpy as np
 import pytest
 
 from cli.main import main
 from jax_bridge.shards import open_dataset
-from tests.jax_bridge.episodes.conftest import write_aloha, write_libero
+from jax_bridge.shards.sample_choice import SampleChoice
+from tests.jax_bridge.episodes.episode_files import write_aloha, write_libero
 
 
 @pytest.fixture
@@ -25,6 +27,18 @@ def test_a_folder_becomes_a_data_set_and_what_is_broken_is_said(files, tmp_path,
     assert open_dataset(tmp_path / "d").read_robot("actions").shape == (8, 4, 7)
     assert main(args) == 0
     assert "0 episodes (2 were there already)" in capsys.readouterr().out
+
+
+def test_cameras_turn_and_size_are_chosen(files, tmp_path):
+    args = ["demos", "--demos", str(files), "--out", str(tmp_path / "d"), "--images", "png"]
+    assert main([*args, "--cameras", "left_wrist", "--turn", "none", "--image_size", "8"]) == 0
+    dataset = open_dataset(tmp_path / "d")
+    (sample,) = SampleChoice(images=("left_wrist",)).read(dataset, np.array([0]))
+    image = sample["images"]["left_wrist"]
+    assert image.shape == (8, 8, 3)
+    assert image[-1, -1].tolist() == [40, 200, 0]  # what stands there in an upright one is first
+    with pytest.raises(ValueError, match=r"must name what .* holds, but got base"):
+        SampleChoice(images=("base",)).check(dataset)
 
 
 def test_files_can_be_listed_without_writing(files, tmp_path, capsys):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from datamodules.frames.frame_data_module import FrameDataModule
-from tests.jax_bridge.episodes.conftest import picture, write_libero
+from tests.jax_bridge.episodes.episode_files import picture, write_libero
 
 
 def rows(path, **options):

@@ -9,7 +9,7 @@ from jax_bridge.demos.description import demonstrations_of
 from jax_bridge.episodes import survey
 from jax_bridge.shards import FingerprintError, ImageFormat, open_dataset
 from jax_bridge.shards.sample_choice import SampleChoice
-from tests.jax_bridge.episodes.conftest import (
+from tests.jax_bridge.episodes.episode_files import (
     WRITERS,
     actions,
     picture,

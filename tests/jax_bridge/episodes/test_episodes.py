@@ -8,7 +8,7 @@ import pytest
 
 from jax_bridge.episodes import EpisodeReadError, open_episode, survey
 from jax_bridge.episodes import frames as frames_module
-from tests.jax_bridge.episodes.conftest import (
+from tests.jax_bridge.episodes.episode_files import (
     WRITERS,
     actions,
     jpeg,

@@ -5,7 +5,6 @@ import json
 
 import h5py
 import numpy as np
-import pytest
 from PIL import Image
 
 SIZE = 16
@@ -137,8 +136,3 @@ WRITERS = {
     "droid": write_droid,
     "mobile_vla": write_mobile_vla,
 }
-
-
-@pytest.fixture
-def writers():
-    return WRITERS
