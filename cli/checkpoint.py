@@ -8,8 +8,11 @@ from jsonargparse import ArgumentParser, Namespace
 
 from cli.configs import resolve_config_args
 
+DAMAGED = 1
+"""Exit code of `download --verify-only` where a file is not as it was."""
 COMMANDS: dict[str, str] = {
     "inspect": "print what a checkpoint holds, or how another one differs; loads no weights",
+    "download": "bring a file or a folder from the hub, https or a bucket, and check its sha256",
 }
 
 
@@ -21,7 +24,7 @@ def build_parser() -> ArgumentParser:
         exit_on_error=False,
     )
     commands = parser.add_subcommands(required=True, dest="command")
-    options = {"inspect": _add_inspect}
+    options = {"inspect": _add_inspect, "download": _add_download}
     for name, text in COMMANDS.items():
         command = ArgumentParser(
             prog=f"vla-lens checkpoint {name}", description=f"{text}.", exit_on_error=False
@@ -51,6 +54,30 @@ def _add_inspect(command: ArgumentParser) -> None:
     )
 
 
+def _add_download(command: ArgumentParser) -> None:
+    command.add_argument(
+        "address",
+        type=str | None,
+        default=None,
+        nargs="?",
+        help="hf://ORG/MODEL, https://host/file, gs:// or s3:// folder; not with --verify-only",
+    )
+    command.add_argument("--out", type=str, required=True, help="folder to fill")
+    command.add_argument(
+        "--include",
+        type=list[str] | None,
+        default=None,
+        help="patterns of paths below the address, as a list: '[params/*, assets/*]'",
+    )
+    command.add_argument("--sha256", type=str | None, default=None, help="of a single file")
+    command.add_argument(
+        "--verify_only",
+        "--verify-only",
+        action="store_true",
+        help="read the files in --out again and compare, without a network",
+    )
+
+
 def main(args: list[str]) -> int:
     """Runs `vla-lens checkpoint ...`.
 
@@ -60,7 +87,7 @@ def main(args: list[str]) -> int:
     """
     args = resolve_config_args(args[1:] if args[:1] == ["checkpoint"] else args)
     config = build_parser().parse_args(args)
-    runs = {"inspect": _inspect}
+    runs = {"inspect": _inspect, "download": _download}
     return runs[config.command](config[config.command])
 
 
@@ -101,3 +128,43 @@ def _give(config: Namespace, name: str, page: str, entry: dict) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.md").write_text(f"{page}\n")
         (folder / f"{name}.json").write_text(f"{text}\n")
+
+
+def _download(config: Namespace) -> int:
+    from jax_bridge.checkpoints.account import readable
+    from jax_bridge.checkpoints.byte_progress import byte_progress
+    from jax_bridge.checkpoints.download import download, plan_download
+
+    if config.verify_only:
+        return _verify(config)
+    if config.address is None:
+        raise ValueError("`ADDRESS` must be given, but got none; only --verify-only needs none.")
+    plan = plan_download(
+        config.address, config.out, include=config.include or ("*",), sha256=config.sha256
+    )
+    with byte_progress("download", plan.size) as on_bytes:
+        done = download(plan, on_bytes)
+    for name in plan.files:
+        brought = done.record.files[name]
+        how = f"compared with the {brought.compared}'s" if brought.compared else "none to compare"
+        how = "as given" if brought.compared == "given" else how
+        print(f"{name}  {readable(brought.size)}  sha256 {brought.sha256} ({how})")
+    print(
+        f"{len(done.fetched)} files fetched, {len(done.kept)} were here already, "
+        f"{readable(plan.size)} -> {config.out}"
+    )
+    return 0
+
+
+def _verify(config: Namespace) -> int:
+    from jax_bridge.checkpoints.byte_progress import byte_progress
+    from jax_bridge.checkpoints.download_record import load_record, verify
+
+    folder = Path(config.out).expanduser()
+    record = load_record(folder)
+    with byte_progress("verify", sum(file.size for file in record.files.values())) as on_bytes:
+        problems = verify(folder, on_bytes)
+    for problem in problems:
+        print(problem)
+    print(f"{len(record.files)} files of {record.address}: {len(problems) or 'no'} problems")
+    return DAMAGED if problems else 0

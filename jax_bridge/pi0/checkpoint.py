@@ -120,8 +120,8 @@ def local_folder(address: str | pathlib.Path, *, name: str) -> pathlib.Path:
     """
     if "://" in str(address):
         raise ValueError(
-            f"`{name}` must be a local folder, but got {address!r}. Download it (for example "
-            "with `gsutil -m cp -r`), and give the folder that holds params/."
+            f"`{name}` must be a local folder, but got {address!r}. Bring it here with `vla-lens "
+            "checkpoint download`, and give the folder that holds params/."
         )
     return pathlib.Path(address).expanduser()
 

@@ -6,9 +6,11 @@ statistics of the data that it was trained on.
 
 import pathlib
 
-from jax_bridge.pi0.checkpoint import local_folder, stored_tree, strip_value
+from jax_bridge.checkpoints.cached_checkpoint import cached_checkpoint
+from jax_bridge.pi0.checkpoint import stored_tree, strip_value
 from jax_bridge.pi0.config import PRESETS, Pi0Config
 from jax_bridge.pi0.parameters import Shapes, leaves, param_shapes
+from jax_bridge.shards.remote.address import is_address
 
 STATISTICS_FILE = "norm_stats.json"
 
@@ -16,11 +18,16 @@ STATISTICS_FILE = "norm_stats.json"
 def checkpoint_folder(address: str) -> pathlib.Path:
     """The local folder of a checkpoint; its `params` folder may be named instead.
 
+    An address such as `gs://bucket/checkpoint` is fetched into the cache first, once.
+
     Raises:
         FileNotFoundError: if there is none, or it holds no parameters.
-        ValueError: if it is not local.
+        OSError: if a server refuses.
+        ValueError: if nothing opens such an address.
     """
-    folder = local_folder(address, name="checkpoint")
+    if is_address(address):
+        return cached_checkpoint(address)
+    folder = pathlib.Path(address).expanduser()
     if folder.name == "params" and (folder / "_METADATA").is_file():
         return folder.parent
     if not (folder / "params" / "_METADATA").is_file():

@@ -47,7 +47,8 @@ class Pi0Policy:
     Args:
         preset: architecture by name (pi0, pi05, pi05_tiny, ...); with a checkpoint it may be left
             out where the parameters tell it.
-        checkpoint: openpi's folder with params/ and assets/; without it the weights are random.
+        checkpoint: openpi's folder with params/ and assets/, or its address (gs://, hf://, s3://),
+            which is fetched into the cache once; without it the weights are random.
         tokenizer: `bytes` (built in), `paligemma`, or path or address of a sentencepiece model.
             By default bytes for random weights and for small embedding tables, else paligemma.
         norm_stats: path or address of a norm_stats.json, or `none`. By default the checkpoint's;

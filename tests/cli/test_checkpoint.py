@@ -51,3 +51,25 @@ def test_a_pickle_that_names_more_needs_trust(tmp_path, capsys):
 def test_a_checkpoint_that_is_not_there_is_one_sentence(tmp_path, capsys):
     assert main(["checkpoint", "inspect", str(tmp_path / "nowhere")]) == 2
     assert "nowhere', which does not exist." in capsys.readouterr().err
+
+
+def test_download_says_what_came_and_verify_only_what_is_spoilt(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["checkpoint", "download", file.as_uri(), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "(none to compare)" in said
+    assert "1 files fetched, 0 were here already" in said
+    assert (out / file.name).read_bytes() == file.read_bytes()
+    assert main(["checkpoint", "download", "--out", str(out), "--verify-only"]) == 0
+    (out / file.name).write_bytes(b"")
+    assert main(["checkpoint", "download", "--out", str(out), "--verify-only"]) == 1
+    assert "model.safetensors has 0 bytes instead of" in capsys.readouterr().out
+
+
+def test_download_of_the_wrong_file_is_one_sentence(file, tmp_path, capsys):
+    args = ["checkpoint", "download", file.as_uri(), "--out", str(tmp_path / "out")]
+    assert main([*args, "--sha256", "0" * 64]) == 2
+    assert "came as" in capsys.readouterr().err
+    assert not (tmp_path / "out" / file.name).exists()
+    assert main(["checkpoint", "download", "--out", str(tmp_path / "out")]) == 2
+    assert "`ADDRESS` must be given" in capsys.readouterr().err

@@ -198,6 +198,22 @@ class RemoteStore:
         """Names of the objects right in a folder, sorted."""
         return sorted(self.listing(folder))
 
+    def tree(self) -> dict[str, dict[str, Any]]:
+        """All objects below the address, by their names under it, as the file system tells them.
+
+        The name is empty where the address is that of an object.
+
+        Raises:
+            PermissionError: if listing is not allowed.
+        """
+        root = self._root.rstrip("/")
+        entries = self._do("listed", "", lambda path: self._system.find(path, detail=True))
+        return {
+            path.removeprefix(root).lstrip("/"): {**entry, "stamp": _stamp(entry)}
+            for path, entry in entries.items()
+            if entry["type"] == "file"
+        }
+
     # ------------------------------------------------------------------ writing
 
     def upload(self, local: pathlib.Path, name: str, *, new: bool = False) -> None:

@@ -122,7 +122,7 @@ def test_a_folder_may_be_written_in_any_way(tmp_path, params, monkeypatch, form)
 
 
 def test_an_address_is_refused_with_advice():
-    with pytest.raises(ValueError, match=r"local folder, but got 'gs://b/pi0/params'\. Download"):
+    with pytest.raises(ValueError, match=r"local folder, but got 'gs://b/pi0/params'\. Bring it"):
         load_params("gs://b/pi0/params")
 
 

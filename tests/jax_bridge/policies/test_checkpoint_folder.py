@@ -1,5 +1,8 @@
+import shutil
+
 import pytest
 
+from jax_bridge.checkpoints.download_record import load_record
 from jax_bridge.pi0 import Pi0Config, param_shapes
 from jax_bridge.policies import checkpoint_folder as module
 from jax_bridge.policies.checkpoint_folder import (
@@ -39,9 +42,44 @@ def test_a_folder_without_params_says_what_it_holds(tmp_path):
         checkpoint_folder(str(tmp_path / "absent"))
 
 
-def test_an_address_is_refused_with_advice():
-    with pytest.raises(ValueError, match=r"local folder, but got 'gs://b/pi0'\. Download it"):
-        checkpoint_folder("gs://b/pi0")
+def test_an_address_is_fetched_once_and_taken_from_the_cache_after(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLA_LENS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "far").mkdir()
+    far = _checkpoint(tmp_path / "far", LIBERO)
+    (far / "train_state").mkdir()
+    (far / "train_state" / "large").write_text("not needed")
+    folder = checkpoint_folder(far.as_uri())
+    held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {name for name in held if not name.startswith(".")} == {
+        "params/_METADATA", f"assets/{LIBERO}/norm_stats.json"
+    }  # fmt: skip
+    assert find_norm_stats(folder, LIBERO) == str(folder / "assets" / LIBERO / "norm_stats.json")
+    shutil.rmtree(far)
+    assert checkpoint_folder(far.as_uri()) == folder
+    assert checkpoint_folder(f"{far.as_uri()}/params") == folder
+
+
+def test_a_fetch_that_was_stopped_is_not_taken_for_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLA_LENS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "far").mkdir()
+    far = _checkpoint(tmp_path / "far", LIBERO)
+    folder = checkpoint_folder(far.as_uri())
+    record = load_record(folder)
+    record.complete = False
+    record.save(folder)
+    (folder / "params" / "_METADATA").unlink()
+    assert checkpoint_folder(far.as_uri()) == folder
+    assert (folder / "params" / "_METADATA").is_file()
+
+
+def test_an_address_without_params_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLA_LENS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "far" / "assets").mkdir(parents=True)
+    (tmp_path / "far" / "assets" / "notes").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"Orbax folder params/ .*which holds assets/notes"):
+        checkpoint_folder((tmp_path / "far").as_uri())
+    with pytest.raises(ValueError, match="address that can be opened, but got nonsense://b"):
+        checkpoint_folder("nonsense://b/pi0")
 
 
 @pytest.mark.parametrize("asset_ids", [(LIBERO,), (LIBERO, "droid"), ("droid",)])
