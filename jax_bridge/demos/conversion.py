@@ -3,18 +3,16 @@
 Letters: t steps of an episode; a action; s state; h, w height and width.
 """
 
-import collections
 import dataclasses
-import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from jax_bridge.demos.chunks import action_chunk, check_horizon
 from jax_bridge.demos.description import ENTRY, Demonstrations
+from jax_bridge.demos.placing import PlacedEpisode, episodes_digest, place_episodes
 from jax_bridge.episodes import EpisodeInfo, EpisodeReader, EpisodeReadError, open_episode
 from jax_bridge.policies.images import resize_with_pad
 from jax_bridge.shards import (
@@ -25,7 +23,6 @@ from jax_bridge.shards import (
     open_writer,
     sample_key,
 )
-from jax_bridge.shards.canonical_json import canonical_json
 
 FRAMES_AT_ONCE = 16
 """Frames of a camera that are decoded together."""
@@ -83,16 +80,6 @@ class Watcher(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Placed:
-    """An episode with its numbers in the data set."""
-
-    info: EpisodeInfo
-    instruction: str
-    task_id: int
-    number: int
-
-
 class Converter:
     """Writes a data set; what is committed already is skipped, so that it resumes."""
 
@@ -111,7 +98,7 @@ class Converter:
         self._plan = plan
         self._limits = limits or ShardLimits()
         self._sizes = _sizes(episodes, plan)
-        self._placed = list(_placed(episodes, plan))
+        self._placed = place_episodes(episodes, plan.instruction)
 
     @property
     def total(self) -> int:
@@ -124,7 +111,7 @@ class Converter:
         environment = {
             "name": plan.suite,
             "layouts": sorted({placed.info.layout for placed in self._placed}),
-            "episodes_digest": _digest(self._placed),
+            "episodes_digest": episodes_digest(self._placed),
             "image_size": plan.image_size,
             "stride": plan.stride,
             ENTRY: self._sizes.to_json(),
@@ -152,7 +139,9 @@ class Converter:
                 watcher.update(report)
         return report
 
-    def _episode(self, writer: EpisodeWriter, placed: _Placed, report: ConversionReport) -> None:
+    def _episode(
+        self, writer: EpisodeWriter, placed: PlacedEpisode, report: ConversionReport
+    ) -> None:
         try:
             samples = self._write(writer, placed)
         except EpisodeReadError as error:
@@ -165,7 +154,7 @@ class Converter:
         report.episodes += 1
         report.samples += samples
 
-    def _write(self, writer: EpisodeWriter, placed: _Placed) -> int:
+    def _write(self, writer: EpisodeWriter, placed: PlacedEpisode) -> int:
         info = placed.info
         with (
             open_episode(info) as reader,
@@ -176,14 +165,13 @@ class Converter:
             ) as episode,
         ):  # fmt: skip
             actions, states = reader.actions(), reader.state()
-            source = f"{os.path.basename(info.path)}:{info.place}".rstrip(":")
             steps = range(0, info.length, self._plan.stride)
             for step, images in zip(steps, self._frames(reader, steps), strict=True):
                 chunk, padding = action_chunk(actions, step, self._plan.horizon)
                 episode.append(
                     timestep=step, state=None if states is None else states[step],
                     actions=chunk, executed=actions[step], action_is_pad=padding, images=images,
-                    extra={"source": source},
+                    extra={"source": placed.source},
                 )  # fmt: skip
             episode.finish(success=info.success, episode_length=info.length)
         return len(steps)
@@ -228,31 +216,3 @@ def _sizes(episodes: Sequence[EpisodeInfo], plan: ConversionPlan) -> Demonstrati
 def _words(sizes: Demonstrations) -> str:
     cameras = ", ".join(sizes.cameras) or "none"
     return f"{sizes.action_dim} action and {sizes.state_dim or 0} state numbers, cameras {cameras}"
-
-
-def _placed(episodes: Sequence[EpisodeInfo], plan: ConversionPlan) -> Iterator[_Placed]:
-    words = [info.instruction or plan.instruction for info in episodes]
-    for info, said in zip(episodes, words, strict=True):
-        if said is None:
-            silent = sum(word is None for word in words)
-            raise ValueError(
-                f"`instruction` must be given where files have none: {silent} of {len(words)} "
-                f"episodes, the first is {info.source}. Add --instruction TEXT."
-            )
-    tasks = {word: number for number, word in enumerate(dict.fromkeys(words))}
-    counts: collections.Counter[int] = collections.Counter()
-    for info, said in zip(episodes, words, strict=True):
-        assert said is not None
-        task_id = tasks[said]
-        yield _Placed(info=info, instruction=said, task_id=task_id, number=counts[task_id])
-        counts[task_id] += 1
-
-
-def _digest(placed: Sequence[_Placed]) -> str:
-    """Of which episodes there are, wherever their files lie."""
-    entries: list[list[Any]] = [
-        [os.path.basename(p.info.path), p.info.place, p.info.length, p.instruction,
-         [dataclasses.astuple(camera) for camera in p.info.cameras]]
-        for p in placed
-    ]  # fmt: skip
-    return hashlib.sha256(canonical_json(entries).encode()).hexdigest()
