@@ -92,7 +92,7 @@ def _add_images(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--turn",
-        type=Literal["auto", "none", "flip", "rotate"],
+        type=Literal["auto", "none", "flip", "mirror", "rotate"],
         default="auto",
         help="what makes frames upright, where the layout is wrong about it",
     )

@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 Encoding = Literal["rgb", "bgr", "jpeg"]
 """How frames are stored: raw with red or blue first, or a JPEG (or PNG) file a frame."""
-Turn = Literal["none", "flip", "rotate"]
-"""What makes a stored frame upright: nothing, exchanging top and bottom, or half a turn."""
+Turn = Literal["none", "flip", "mirror", "rotate"]
+"""What makes a stored frame upright: nothing, exchanging top and bottom or left and right, or half
+a turn."""
 Scalar = str | int | float | bool
 
 

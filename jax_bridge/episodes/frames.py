@@ -25,16 +25,17 @@ def upright(
     """
     frames = [_decoded(frame) if camera.encoding == "jpeg" else frame for frame in stored]
     size = (camera.height, camera.width, 3)
-    pictures = np.stack([np.asarray(f, np.uint8) for f in frames]) if frames else np.empty(
+    # A fourth channel is how opaque a pixel is.
+    pictures = np.stack([np.asarray(f, np.uint8)[..., :3] for f in frames]) if frames else np.empty(
         (0, *size), np.uint8
     )  # fmt: skip
     if pictures.shape[1:] != size:
         raise ValueError(f"frames are {list(pictures.shape[1:])} instead of {list(size)}")
     if camera.encoding == "bgr":
         pictures = pictures[..., ::-1]
-    if camera.turn != "none":
+    if camera.turn in ("flip", "rotate"):
         pictures = pictures[:, ::-1]
-    if camera.turn == "rotate":
+    if camera.turn in ("mirror", "rotate"):
         pictures = pictures[:, :, ::-1]
     return np.ascontiguousarray(pictures)
 

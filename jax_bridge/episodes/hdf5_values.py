@@ -118,7 +118,7 @@ def camera_of(
     """A camera, if this is a dataset of frames; of JPEG frames the first header is read."""
     if not isinstance(entry, h5py.Dataset) or not entry.shape or not entry.shape[0]:
         return None
-    if entry.dtype == np.uint8 and entry.ndim == 4 and entry.shape[3] == 3:
+    if entry.dtype == np.uint8 and entry.ndim == 4 and entry.shape[3] in (3, 4):
         height, width = entry.shape[1:3]
         return Camera(
             name=name, place=place, height=height, width=width, encoding=colour, turn=turn

@@ -29,7 +29,9 @@ STATES = (
     ("observation/robot_state/joint_positions", "observation/robot_state/gripper_position"),
     ("observation/joint_position", "observation/gripper_position"),
 )
-IMAGES = ("observation/camera/image", "observation/image", "observation/images")
+RAW = "observation/image"
+"""As the cameras' own library gives them, blue first."""
+IMAGES = ("observation/camera/image", RAW, "observation/images")
 MOST_BYTES = 1 << 20
 """Of the metadata file that is read."""
 
@@ -79,7 +81,8 @@ def _cameras(file: h5py.File) -> tuple[Camera, ...]:
         hands = [word for word in words if "hand" in word or "wrist" in word]
         others = [word for word in words if word not in hands]
         names = dict.fromkeys(others[:1], "base") | dict.fromkeys(hands[:1], "left_wrist")
-        return cameras_in(group, f"{place}/", names)
+        colour = "bgr" if place == RAW else "rgb"
+        return cameras_in(group, f"{place}/", names, colour=colour)
     return ()
 
 

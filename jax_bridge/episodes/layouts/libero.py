@@ -1,7 +1,8 @@
 """LIBERO's demonstrations: robomimic's layout with names and pictures of its own.
 
 Source: LIBERO, scripts/create_dataset.py. Frames are stored as the simulator gives them, upside
-down; half a turn makes them what openpi's policies and `collect --env libero` see.
+down; half a turn makes them what openpi's policies and `collect --env libero` see. Each frame is
+that after its action: LIBERO stores them so, and so they stay.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ class Libero(Robomimic):
     """Position of the hand 3, its turn as axis-angle 3, fingers 2."""
 
     name = "libero"
-    turn: Turn = "rotate"
     cameras: ClassVar[Mapping[str, str]] = {
         "agentview_rgb": "base",
         "eye_in_hand_rgb": "left_wrist",
@@ -29,6 +29,10 @@ class Libero(Robomimic):
         names = ("obs/agentview_rgb", "obs/ee_states", "obs/ee_pos")
         first = next(self.places(file), None)
         return first is not None and any(f"{first}/{name}" in file for name in names)
+
+    def turn(self, data: h5py.Group) -> Turn:
+        """What makes frames those of `collect --env libero`; files say how they were rendered."""
+        return "mirror" if data.attrs.get("macros_image_convention") == "opencv" else "rotate"
 
     def state(self, observed: h5py.Group) -> tuple[Column, ...]:
         """The columns of the robot's state."""

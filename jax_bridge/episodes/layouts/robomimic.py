@@ -30,10 +30,10 @@ class Robomimic:
     """Position of the hand 3, its turn as axis-angle 3, fingers 2: LIBERO's state."""
 
     name = "robomimic"
-    turn: Turn = "none"
     cameras: ClassVar[Mapping[str, str]] = {
         "agentview_image": "base",
         "robot0_eye_in_hand_image": "left_wrist",
+        "hand_camera_image": "left_wrist",
         "robot0_left_eye_in_hand_image": "left_wrist",
         "robot0_right_eye_in_hand_image": "right_wrist",
     }
@@ -58,15 +58,20 @@ class Robomimic:
         if actions is None:
             raise LayoutError("it has no `actions` of numbers")
         observed = group_at(demo, "obs") if "obs" in demo else None
+        turn = self.turn(data)
         return EpisodeInfo(
             path=path, place=place, layout=self.name, length=len(dataset_at(demo, "actions")),
             actions=(actions,),
             state=self.state(observed) if observed else (),
-            cameras=cameras_in(observed, "obs/", self.cameras, turn=self.turn) if observed else (),
+            cameras=cameras_in(observed, "obs/", self.cameras, turn=turn) if observed else (),
             instruction=self.instruction(file, data, demo),
             success=_reached(demo),
             attributes=attributes_of(file, data, demo),
         )  # fmt: skip
+
+    def turn(self, data: h5py.Group) -> Turn:
+        """What makes frames upright: robomimic's extraction has done it."""
+        return "none"
 
     def state(self, observed: h5py.Group) -> tuple[Column, ...]:
         """The columns of the robot's state."""

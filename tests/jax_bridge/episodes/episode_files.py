@@ -16,7 +16,7 @@ def picture(step, *, turn="none", bgr=False):
     image[: SIZE // 2, :, 0] = 40 + step
     image[:, : SIZE // 2, 1] = 200
     stored = image[::-1] if turn in ("flip", "rotate") else image
-    stored = stored[:, ::-1] if turn == "rotate" else stored
+    stored = stored[:, ::-1] if turn in ("mirror", "rotate") else stored
     return image, np.ascontiguousarray(stored[..., ::-1] if bgr else stored)
 
 

@@ -104,7 +104,28 @@ def test_mobile_vla_of_both_versions_raw_and_compressed(tmp_path, version, vlen)
     assert np.abs(seen.astype(int) - expected).max() <= (8 if vlen else 0)
 
 
-@pytest.mark.parametrize("turn", ["flip", "rotate"])
+def test_liberos_files_say_how_they_were_rendered(tmp_path):
+    path = write_libero(tmp_path / "a.hdf5")
+    with h5py.File(path, "r+") as file:
+        file["data"].attrs["macros_image_convention"] = "opencv"
+        file["data/demo_0/obs/agentview_rgb"][:] = pictures(5, turn="mirror")
+    with open_episode(survey([path]).episodes[0]) as episode:
+        assert np.array_equal(episode.frames("base", range(5)), pictures(5))
+
+
+def test_droids_raw_frames_have_blue_first_and_a_fourth_channel(tmp_path):
+    path = write_droid(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        del file["observation/camera"]
+        opaque = np.full((4, 16, 16, 1), 255, np.uint8)
+        raw = np.concatenate([pictures(4, bgr=True), opaque], axis=3)
+        file["observation/image/14013996_left"] = raw
+    (info,) = survey([path]).episodes
+    with open_episode(info) as episode:
+        assert np.array_equal(episode.frames("base", [0, 3]), pictures(4)[[0, 3]])
+
+
+@pytest.mark.parametrize("turn", ["flip", "mirror", "rotate"])
 def test_turned_frames_come_out_upright(tmp_path, turn):
     path = write_libero(tmp_path / "a.hdf5")
     with h5py.File(path, "r+") as file:
