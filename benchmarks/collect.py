@@ -5,7 +5,7 @@ python -m benchmarks.collect [--preset pi05_tiny] [--capture pooled] [--workers 
 
 Two parts, both on the built-in simulator with random weights: (1) one simulator in this process:
 the shares of simulator, model, device-to-host copies and writing, and how much of the writing the
-run waited for; (2) the same episodes with 1, 2, 4 ... processes for one batched policy, in turn.
+run waited for; (2) the same episodes without and with 1, 2, 4 ... processes, in turn.
 """
 
 import argparse
@@ -138,6 +138,14 @@ def with_workers(policy: Pi0Policy, plan: CollectPlan, workers: int) -> float:
         return report.samples / (time.perf_counter() - start)
 
 
+def without_workers(policy: Pi0Policy, plan: CollectPlan) -> float:
+    """Policy calls a second of one simulator in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        report = Collector(Tabletop(), policy, plan).run(f"{folder}/data", Silent())
+        return report.samples / (time.perf_counter() - start)
+
+
 def waiting_share(policy: TimedPolicy, plan: CollectPlan, workers: int) -> dict[str, float]:
     """Shares of one run with workers: the model, and waiting for simulators."""
     policy.clock = clock = Clock()
@@ -193,6 +201,7 @@ def main() -> None:
         f"{n} workers, batch {arguments.batch}": functools.partial(with_workers, policy, batched, n)
         for n in reversed(arguments.workers)
     }
+    sides["no workers, batch 1"] = functools.partial(without_workers, policy, alone)
     result["workers"] = interleave(sides, arguments.rounds, unit="policy calls/s")
     show("simulators in processes", result["workers"])
     for n in arguments.workers:

@@ -145,35 +145,38 @@ class ShardRecorder:
         images: Images,
         writing: WritingThread | None = None,
     ) -> None:
-        self._append = episode.append
+        self._episode = episode
         self._policy = policy
         self._images = images
         self._writing = writing
         self.samples = 0
 
     def record(self, capture: Capture) -> None:
-        """Appends one sample."""
-        sample = {
-            "timestep": capture.timestep,
-            "call": capture.call,
-            "latents": capture.output.latents,
-            "state": np.array(capture.observation.state),
-            "actions": capture.output.actions,
-            "executed": np.asarray(capture.executed, dtype=np.float32),
-            "images": self._seen(capture.observation),
-            "truth": capture.truth,
-        }
+        """Appends one sample; what a simulator may write over with its next step is copied."""
+        seen = capture.observation
+        images = {} if self._images == "none" else seen.images
+        copy = RobotObservation(
+            images={name: np.array(image) for name, image in images.items()},
+            state=np.array(seen.state),
+            instruction=seen.instruction,
+        )
         if self._writing is None:
-            self._append(**sample)
+            self._append(capture=capture, observation=copy)
         else:
-            self._writing.submit(self._append, **sample)
+            self._writing.submit(self._append, capture=capture, observation=copy)
         self.samples += 1
 
-    def _seen(self, observation: RobotObservation) -> dict[str, np.ndarray] | None:
-        """Copies, since a simulator may draw its next picture over the last one."""
-        if self._images == "none":
-            return None
-        return {name: np.array(i) for name, i in self._policy.seen_images(observation).items()}
+    def _append(self, *, capture: Capture, observation: RobotObservation) -> None:
+        self._episode.append(
+            timestep=capture.timestep,
+            call=capture.call,
+            latents=capture.output.latents,
+            state=observation.state,
+            actions=capture.output.actions,
+            executed=np.asarray(capture.executed, dtype=np.float32),
+            images=self._policy.seen_images(observation) if observation.images else None,
+            truth=capture.truth,
+        )
 
 
 class Collector:

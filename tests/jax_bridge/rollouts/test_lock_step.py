@@ -256,3 +256,14 @@ def test_samples_of_real_size_stay_below_four_gigabytes():
         config = Pi0Config.preset(preset, dtype="bfloat16")
         sample = CaptureSpec.preset("tokens").bytes_per_call(config)
         assert samples_in_memory(8) * (sample + 2**18) < 4 * 10**9
+
+
+def test_rows_write_to_an_address_and_go_on_there(whole, tmp_path):
+    address = f"file://{tmp_path}/bucket/data"
+    for episodes in (range(2), range(5)):
+        LockStepCollector(
+            Fragile(), functools.partial(Fragile), RowPolicy(), plan(episodes), workers=2
+        ).run(address, Silent(), staging=str(tmp_path / "staging"))
+    one, other = contents(address), contents(whole[0])
+    assert one[0].equals(other[0])
+    assert one[1:] == other[1:]
