@@ -1,5 +1,6 @@
 """FAST targets beside a data set: what is written, found again, refused and gone on with."""
 
+import errno
 import tarfile
 
 import numpy as np
@@ -13,6 +14,7 @@ from jax_bridge.fast.normalised import normalised_chunks
 from jax_bridge.fast.targets import open_fast_targets
 from jax_bridge.policies.normalisation import load_norm_stats
 from jax_bridge.shards import open_dataset
+from jax_bridge.shards.file_layer import FileLayer
 from tests.jax_bridge.demos.demo_data import statistics, write_demos
 
 STATISTICS = statistics()
@@ -133,3 +135,21 @@ def test_targets_of_other_settings_sizes_or_data_are_refused(tmp_path, tokenizer
         open_fast_targets(open_dataset(other))
     with pytest.raises(FileNotFoundError, match="vla-lens fast attach"):
         open_fast_targets(open_dataset(path))
+
+
+def test_a_full_disk_is_said_and_what_was_written_is_gone_on_with(tmp_path, tokenizer, monkeypatch):
+    path = write_demos(tmp_path / "d")
+    whole = FileLayer.write_whole
+
+    def full(self, place, content):
+        if place.name.startswith("demo-t001") and place.suffix == ".tar":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(self, place, content)
+
+    monkeypatch.setattr(FileLayer, "write_whole", full)
+    with pytest.raises(OSError, match=r"fast: the disk is full\. Free some space and run the same"):
+        attach(path, tokenizer)
+    monkeypatch.undo()
+    report = attach(path, tokenizer)
+    assert report.kept > 0
+    assert (open_fast_targets(open_dataset(path)).lengths > 0).all()
