@@ -1,0 +1,58 @@
+"""Figures of recorded episodes: lengths, actions, instructions."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lightning_modules.figures.style import BLUE, SETTINGS, shorten_name, styled_axes
+from lightning_modules.recordings.action_sums import BINS, ActionSums
+
+MOST_BARS = 30
+COLUMNS = 4
+
+
+def draw_lengths(lengths: Sequence[int]) -> Figure:
+    """How long episodes are."""
+    figure, axes = styled_axes(7.2, 3.2)
+    with rc_context(SETTINGS):
+        axes.hist(lengths, bins=min(50, max(5, len(set(lengths)))), color=BLUE)
+        axes.set_xlabel("steps")
+        axes.set_ylabel("episodes")
+        axes.set_title(f"Length of {len(lengths):,} episodes")
+    return figure
+
+
+def draw_counts(counts: Mapping[str, int], title: str) -> Figure:
+    """How many episodes each label has, the most frequent first."""
+    shown = list(counts.items())[:MOST_BARS]
+    figure, axes = styled_axes(7.2, 1.3 + 0.27 * len(shown))
+    with rc_context(SETTINGS):
+        places = range(len(shown))
+        axes.barh(places, [count for _, count in shown], color=BLUE, height=0.66)
+        _ = axes.set_yticks(places, [shorten_name(name) for name, _ in shown], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel("episodes")
+        more = f" (first {len(shown)} of {len(counts)})" if len(counts) > len(shown) else ""
+        axes.set_title(title + more)
+    return figure
+
+
+def draw_actions(sums: ActionSums) -> Figure:
+    """A histogram of each dimension of the actions, from the counts of the stream."""
+    size = len(sums.counts)
+    columns = min(COLUMNS, size)
+    rows = -(-size // columns)
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(2.5 * columns, 0.6 + 1.9 * rows), layout="constrained")
+        for dim in range(size):
+            axes = figure.add_subplot(rows, columns, dim + 1)
+            low, high = sums.low[dim], sums.high[dim]
+            edges = np.linspace(low, high if high > low else low + 1e-9, 41)
+            middles = np.clip(BINS.middles, low, high)
+            axes.hist(middles, bins=edges.tolist(), weights=sums.counts[dim], color=BLUE)
+            axes.set_title(f"dimension {dim}", fontsize=9)
+            axes.set_yticks([])
+        figure.suptitle(f"Actions of {sums.steps:,} steps", x=0.01, ha="left")
+    return figure
