@@ -108,7 +108,10 @@ def count_statistics(name: str, stream: Stream, *, memory: int = 2**30) -> Count
     if moments is None:
         raise ValueError(f"`{name}` must have at least one row, but the data set has none.")
     if kept is not None:
-        quantiles = np.quantile(np.concatenate(kept), QUANTILES, axis=0)
+        # One dimension at a time: sorting copies what it sorts.
+        dims = range(len(moments.mean))
+        columns = (np.concatenate([rows[:, d] for rows in kept]) for d in dims)
+        quantiles = np.stack([np.quantile(column, QUANTILES) for column in columns], axis=1)
         error = np.zeros(len(moments.mean))
     else:
         quantiles, error = _binned_quantiles(_finite(name, stream()), moments)
