@@ -46,7 +46,7 @@ class TrainingBatch:
         Raises:
             ValueError: naming the array, what it must be and what it is.
         """
-        self.observation.check(config)
+        self.observation.check(config, every_camera=False)
         batch, steps, dims = self.size, config.action_horizon, config.action_dim
         check_shape("actions", self.actions, (batch, steps, dims))
         check_shape("action_mask", self.action_mask, (batch,))

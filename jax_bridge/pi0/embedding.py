@@ -40,8 +40,9 @@ class TimeEmbedding(NamedTuple):
 
 
 def embed_prefix(params: Mapping, observation: Observation, config: Pi0Config) -> Prefix:
-    """Tokens of all cameras, then of the prompt."""
-    cameras = [camera.openpi_key for camera in CAMERAS]
+    """Tokens of all cameras that were given, then of the prompt."""
+    # A camera that no row has may be left out: its tokens are masked and advance no position.
+    cameras = [camera.openpi_key for camera in CAMERAS if camera.openpi_key in observation.images]
     images = jnp.concatenate([jnp.asarray(observation.images[key]) for key in cameras])
     encoded = encode_images(params["PaliGemma"]["img"], images, config.vision, config.jax_dtype)
     text = embed_tokens(params, jnp.asarray(observation.tokenized_prompt), config)

@@ -70,8 +70,13 @@ class Observation:
         """The same inputs with nothing to learn."""
         return dataclasses.replace(self, **dict.fromkeys(TARGET_FIELDS))
 
-    def check(self, config: Pi0Config) -> None:
+    def check(self, config: Pi0Config, *, every_camera: bool = True) -> None:
         """Raises if shapes or kinds of numbers do not fit the model.
+
+        Args:
+            config: the model's sizes.
+            every_camera: whether all of the model's cameras must be there. In training, those that
+                no row has may be left out: masked tokens change nothing but the time.
 
         Raises:
             ValueError: naming the array, what it must be and what it is.
@@ -80,7 +85,8 @@ class Observation:
         side = config.vision.image_size
         cameras = [camera.openpi_key for camera in CAMERAS]
         for given, name in ((self.images, "images"), (self.image_masks, "image_masks")):
-            if sorted(given) != sorted(cameras):
+            missing, unknown = set(cameras) - set(given), set(given) - set(cameras)
+            if unknown or not given or (missing and every_camera):
                 raise ValueError(
                     f"`{name}` must have the keys {', '.join(cameras)}, but got "
                     f"{', '.join(sorted(given)) or 'none'}. Give a missing camera as -1 "
@@ -95,7 +101,12 @@ class Observation:
             "instruction_mask": (self.instruction_mask, text),
             "state_text_mask": (self.state_text_mask, text),
         }
-        for key in cameras:
+        if set(self.images) != set(self.image_masks):
+            raise ValueError(
+                f"`image_masks` must have the keys of `images`, {', '.join(self.images)}, but got "
+                f"{', '.join(self.image_masks)}."
+            )
+        for key in self.images:
             expected[f"images[{key!r}]"] = (self.images[key], (batch, side, side, 3))
             expected[f"image_masks[{key!r}]"] = (self.image_masks[key], (batch,))
         for name, (value, shape) in expected.items():

@@ -266,6 +266,25 @@ def test_12_longer_padding_and_what_a_masked_camera_shows_change_nothing(small):
     np.testing.assert_allclose(value, reference, rtol=1e-6)
 
 
+def test_12_a_camera_that_no_sample_has_may_be_left_out(small):
+    given = small.batch.observation
+    masks = {**given.image_masks, "right_wrist_0_rgb": np.zeros(len(given.state), bool)}
+    masked = small.observe(image_masks=masks)
+    fewer = small.observe(
+        images={k: v for k, v in given.images.items() if k != "right_wrist_0_rgb"},
+        image_masks={k: v for k, v in masks.items() if k != "right_wrist_0_rgb"},
+    )
+    fewer.check(small.config)
+    reference, _ = gradients(small, Objective(), batch=masked)
+    value = float(all_losses(small.params, fewer, small.draws, small.config, Objective()).total)
+    np.testing.assert_allclose(value, reference, rtol=1e-6)
+    with pytest.raises(ValueError, match="`images` must have the keys .* but got base_0_rgb, left"):
+        fewer.observation.check(small.config)
+    unmasked = dataclasses.replace(fewer.observation, image_masks=masks)
+    with pytest.raises(ValueError, match="`image_masks` must have the keys of `images`"):
+        unmasked.check(small.config, every_camera=False)
+
+
 def test_13_the_first_token_is_predicted_by_the_last_valid_one_before_it(small):
     valid = np.array([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0]], bool)
     targets = sequence.Targets(
