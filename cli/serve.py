@@ -103,10 +103,9 @@ def _serve(config: Namespace, policy: Any) -> int:
 
 def _run(server: Any, host: str, served: "ServedPolicy") -> None:
     import asyncio
-    import logging
     import signal
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _log_clients()
 
     def ready(port: int) -> None:
         names = served.policy.fields(served.capture) if served.capture else {}
@@ -123,6 +122,17 @@ def _run(server: Any, host: str, served: "ServedPolicy") -> None:
         await server.run(stop, ready)
 
     asyncio.run(run())
+
+
+def _log_clients() -> None:
+    """Who comes, leaves and is refused goes to stderr; libraries keep their own ways."""
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log = logging.getLogger("jax_bridge.serving")
+    log.handlers, log.propagate = [handler], False
+    log.setLevel(logging.INFO)
 
 
 def _capture(text: str) -> "CaptureSpec | None":

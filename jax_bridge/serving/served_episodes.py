@@ -102,18 +102,22 @@ class ServedEpisodes:
         episode_length: int | None = None,
     ) -> None:
         """Makes an episode durable; it becomes readable when its shard is committed."""
+        try:
+            episode.recorder.finish(
+                success=success, success_at_end=success_at_end, episode_length=episode_length
+            )
+        except BaseException:
+            self.drop(episode)
+            raise
         self._release(episode)
-        episode.recorder.finish(
-            success=success, success_at_end=success_at_end, episode_length=episode_length
-        )
         self._known.add(episode.id)
         self.report.episodes += 1
         self.report.samples += episode.samples
 
     def drop(self, episode: OpenEpisode) -> None:
         """Forgets an episode."""
-        self._release(episode)
         episode.recorder.drop()
+        self._release(episode)
         self.report.dropped += 1
 
     def commit(self) -> None:

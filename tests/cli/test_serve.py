@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from websockets.sync.client import connect
 
 from cli.main import main as front
 from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.serving.observation_message import read_observation
+from jax_bridge.serving.wire import encode
 from jax_bridge.shards import open_dataset
+from jax_bridge.shards.verify import verify_dataset
 
 CLIENT = Path(__file__).with_name("openpi_client_asks.py")
 POLICY = {"preset": "pi05_micro", "num_steps": 2}
@@ -130,3 +133,39 @@ def test_a_remote_policy_that_is_not_there_is_one_line(capsys, tmp_path):
     err = capsys.readouterr().err
     assert "`remote` must be a policy server that runs, but ws://127.0.0.1:9" in err
     assert err.count("\n") == 1
+
+
+def test_a_killed_server_keeps_what_was_finished_and_goes_on(root, tmp_path):
+    data = tmp_path / "data"
+    options = ("--out", str(data), "--images", "none")
+
+    def asked(port, *episodes, ends=True):
+        """Asks two calls of each episode; the last is left open unless it ends."""
+        with connect(f"ws://127.0.0.1:{port}", compression=None) as connection:
+            connection.recv()
+            for episode in episodes:
+                name = {"suite": "kitchen", "task_id": 0, "episode": episode}
+                messages = [{**sent(0), "episode": name}] * 2
+                if ends or episode != episodes[-1]:
+                    messages = [*messages, {"end_episode": {"success": True}}]
+                for message in messages:
+                    connection.send(encode(message))
+                    assert isinstance(connection.recv(timeout=60), bytes)
+            if not ends:
+                server.kill()
+                server.wait(20)
+
+    with serving(root, tmp_path / "first", *options) as (port, server):
+        asked(port, 0, 1, ends=False)
+    with serving(root, tmp_path / "second", *options) as (port, server):
+        asked(port, 1)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    index = open_dataset(data).index
+    assert list(zip(*(index[n].to_pylist() for n in ("episode", "call", "outcome")), strict=True)) == [
+        (0, 0, "success"), (0, 1, "success"), (1, 0, "success"), (1, 1, "success"),
+    ]  # fmt: skip
+    assert verify_dataset(data).problems == ()
+    log = (tmp_path / "second").read_text()
+    assert "client 0 came" in log
+    assert "client 0 left" in log

@@ -167,6 +167,10 @@ def test_a_disk_that_is_full_is_told_to_the_client_and_the_server_goes_on(tmp_pa
                 ask(message(prompt="lost"))  # answered; the next thing that it hears is the error
                 with pytest.raises(ValueError, match=r"disk is full"):
                     ask(message(prompt="lost"))
+                with client(address) as other:
+                    other(message(prompt="lost too"))
+                    with pytest.raises(ValueError, match=r"disk is full"):
+                        other(message(prompt="lost too"))
         with client(address) as ask:
             ask(message(prompt="later"))
     assert ("later",) in rows(tmp_path, "instruction")
