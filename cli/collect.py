@@ -182,7 +182,7 @@ def _plan(config: Namespace, environment: "Environment") -> "CollectPlan":
     return CollectPlan(
         tasks=parse_range(config.tasks, name="--tasks", size=len(environment.tasks)),
         episodes=parse_range(config.episodes, name="--episodes", size=environment.episodes),
-        capture=_capture(config.capture),
+        capture=capture_of(config.capture),
         images=config.images,
         retry_errors=config.retry_errors,
         shard=parse_shard(config.shard),
@@ -213,7 +213,13 @@ def _batch(config: Namespace) -> int:
     return DEFAULT_BATCH if config.workers else 1
 
 
-def _capture(text: str) -> "CaptureSpec":
+def capture_of(text: str) -> "CaptureSpec":
+    """A preset by name, or a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there is no such preset, or the file cannot be read as one.
+    """
     from jax_bridge.pi0 import CaptureSpec
 
     if Path(text).suffix in (".yaml", ".yml", ".json"):

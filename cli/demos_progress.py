@@ -1,4 +1,4 @@
-"""The progress bar of a conversion."""
+"""The progress bar over recorded episodes."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from jax_bridge.demos.conversion import ConversionReport
+    from jax_bridge.encoding import EncodeReport
 
 
 class DemosProgress:
@@ -33,8 +34,8 @@ class DemosProgress:
     ) -> None:
         self._bar.stop()
 
-    def update(self, report: "ConversionReport") -> None:
-        """Shows where the conversion stands."""
+    def update(self, report: "ConversionReport | EncodeReport") -> None:
+        """Shows where the run stands."""
         elapsed = self._bar.tasks[self._task].elapsed or 0.0
         note = f"{report.samples} samples, {report.samples / elapsed:.3g}/s" if elapsed else ""
         done = report.skipped + report.episodes + len(report.errors)

@@ -40,6 +40,9 @@ COMMANDS: dict[str, Command] = {
         module="cli.norm_stats", help="openpi's norm_stats.json of a data set of demonstrations"
     ),
     "fast": Command(module="cli.fast", help="learn a FAST tokenizer; write FAST targets"),
+    "encode": Command(
+        module="cli.encode", help="show a policy recorded frames, write its latents as shards"
+    ),
     "import-pickles": Command(
         module="cli.import_pickles", help="turn old pickles of latents into a data set"
     ),

@@ -97,6 +97,8 @@ class Hdf5Episode:
             first, count = (steps[0], len(steps)) if len(steps) else (0, 0)
             in_a_row = list(steps) == list(range(first, first + count))
             stored = entry[first : first + count] if in_a_row else [entry[i] for i in steps]
+            if len(stored) != len(steps):
+                raise ValueError(f"there are {len(entry)} for {self.info.length} steps")
             return upright(stored, chosen)
 
     def _columns(self, columns: Sequence[Column], what: str) -> Float32[np.ndarray, "t d"]:
@@ -196,9 +198,11 @@ def _checked(
         raise EpisodeReadError(
             f"{info.source}: {what} has {len(values)} steps, but the actions {info.length}."
         )
-    good = np.isfinite(values).all(axis=1)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is said
+        rounded = values.astype(np.float32)
+    good = np.isfinite(rounded).all(axis=1)
     if not good.all():
         raise EpisodeReadError(
             f"{info.source}: {what} is NaN or infinite at step {int(np.argmin(good))}."
         )
-    return values.astype(np.float32)
+    return rounded
