@@ -1,5 +1,6 @@
 """Episode files: what is found, what is passed over, and that frames come out upright."""
 
+import collections
 import fcntl
 
 import h5py
@@ -179,6 +180,46 @@ def test_a_file_that_is_being_written_is_passed_over(tmp_path):
         (skipped,) = survey([path]).skipped
     assert skipped.reason == "it is locked: another program is writing it"
     assert len(survey([path]).episodes) == 2
+
+
+def test_damaged_bytes_are_passed_over_or_named_and_never_raise_anything_else(tmp_path):
+    sources = [
+        write_libero(tmp_path / "a.hdf5").read_bytes(),
+        write_aloha(tmp_path / "b.hdf5", compressed=True).read_bytes(),
+        write_mobile_vla(tmp_path / "c.h5", vlen=True).read_bytes(),
+    ]
+    generator = np.random.default_rng(0)
+    path, outcomes = tmp_path / "damaged.h5", collections.Counter()
+    for number in range(60):
+        content = bytearray(sources[number % 3])
+        for place in generator.integers(0, min(len(content), 4000), 1 + number % 8):
+            content[place] = generator.integers(256)
+        path.write_bytes(content if number % 4 else content[: generator.integers(len(content))])
+        found = survey([path])
+        outcomes["passed over"] += bool(found.skipped)
+        assert found.skipped or found.episodes
+        for info in found.episodes:
+            try:
+                with open_episode(info) as episode:
+                    episode.actions()
+                    for camera in info.cameras:
+                        episode.frames(camera.name, [0])
+                outcomes["read"] += 1
+            except EpisodeReadError:
+                outcomes["named"] += 1
+    assert outcomes["passed over"] > 10
+    assert outcomes["read"] > 10
+
+
+def test_numbers_beyond_float32_are_infinite(tmp_path):
+    path = write_mobile_vla(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file["actions"][4] = 1e300
+    with (
+        open_episode(survey([path]).episodes[0]) as episode,
+        pytest.raises(EpisodeReadError, match="NaN or infinite at step 4"),
+    ):
+        episode.actions()
 
 
 def test_one_bad_demonstration_does_not_hide_the_others(tmp_path):
