@@ -13,6 +13,7 @@ DAMAGED = 1
 COMMANDS: dict[str, str] = {
     "inspect": "print what a checkpoint holds, or how another one differs; loads no weights",
     "download": "bring a file or a folder from the hub, https or a bucket, and check its sha256",
+    "convert": "turn pi0 or pi0.5 of PyTorch (lerobot, openpi) into openpi's own folder",
 }
 
 
@@ -24,7 +25,7 @@ def build_parser() -> ArgumentParser:
         exit_on_error=False,
     )
     commands = parser.add_subcommands(required=True, dest="command")
-    options = {"inspect": _add_inspect, "download": _add_download}
+    options = {"inspect": _add_inspect, "download": _add_download, "convert": _add_convert}
     for name, text in COMMANDS.items():
         command = ArgumentParser(
             prog=f"vla-lens checkpoint {name}", description=f"{text}.", exit_on_error=False
@@ -78,6 +79,20 @@ def _add_download(command: ArgumentParser) -> None:
     )
 
 
+def _add_convert(command: ArgumentParser) -> None:
+    command.add_argument("path", type=str, help="safetensors (file or folder), or file of torch")
+    command.add_argument("--out", type=str, required=True, help="folder to make")
+    command.add_argument(
+        "--dtype",
+        type=Literal["float32", "bfloat16"] | None,
+        default=None,
+        help="of the parameters; by default each keeps its own",
+    )
+    command.add_argument(
+        "--trust", action="store_true", help="take a pickle that names more than tensors"
+    )
+
+
 def main(args: list[str]) -> int:
     """Runs `vla-lens checkpoint ...`.
 
@@ -87,7 +102,7 @@ def main(args: list[str]) -> int:
     """
     args = resolve_config_args(args[1:] if args[:1] == ["checkpoint"] else args)
     config = build_parser().parse_args(args)
-    runs = {"inspect": _inspect, "download": _download}
+    runs = {"inspect": _inspect, "download": _download, "convert": _convert}
     return runs[config.command](config[config.command])
 
 
@@ -168,3 +183,22 @@ def _verify(config: Namespace) -> int:
         print(problem)
     print(f"{len(record.files)} files of {record.address}: {len(problems) or 'no'} problems")
     return DAMAGED if problems else 0
+
+
+def _convert(config: Namespace) -> int:
+    from jax_bridge.policies.converted_checkpoint import convert_checkpoint
+
+    done = convert_checkpoint(config.path, config.out, dtype=config.dtype, trust=config.trust)
+    made = done.converted
+    print(f"{'pi0.5' if made.config.pi05 else 'pi0'}: {made.used} tensors -> {config.out}/params")
+    if made.left_out:
+        more = len(made.left_out) - 5
+        print(
+            f"left out, since the sampler never uses them: {', '.join(made.left_out[:5])}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+    for file in done.statistics:
+        print(f"statistics -> {config.out}/{file}")
+    if not done.statistics:
+        print("no statistics were beside the weights: give them by --policy.norm_stats FILE")
+    return 0

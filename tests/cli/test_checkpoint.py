@@ -73,3 +73,9 @@ def test_download_of_the_wrong_file_is_one_sentence(file, tmp_path, capsys):
     assert not (tmp_path / "out" / file.name).exists()
     assert main(["checkpoint", "download", "--out", str(tmp_path / "out")]) == 2
     assert "`ADDRESS` must be given" in capsys.readouterr().err
+
+
+def test_convert_refuses_what_is_no_pi0_in_one_sentence(file, tmp_path, capsys):
+    assert main(["checkpoint", "convert", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "has no tensor below paligemma_with_expert" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
