@@ -26,7 +26,7 @@ def assert_holds(printed, shipped):
 @pytest.mark.parametrize("name", shipped_configs())
 def test_a_shipped_configuration_loads_through_the_command_it_documents(name, capsys):
     args = documented_command(find_config(name).read_text())
-    assert args[1:3] == ["-c", name]
+    assert ["-c", name] in (args[1:3], args[2:4])  # `vla-lens ki fit` is two words
     with pytest.raises(SystemExit, match="0"):
         main([*args, "--print_config"])
     assert_holds(yaml.safe_load(capsys.readouterr().out), read_config(name))

@@ -90,7 +90,7 @@ def merge_lora(params: Params, config: LoraConfig) -> dict[str, Any]:
 
 
 def _changed(leaf: ArrayLike, a: ArrayLike, b: ArrayLike, config: LoraConfig) -> Array:
-    return leaf + (config.alpha / config.rank) * jnp.matmul(a, b)
+    return jnp.asarray(leaf) + (config.alpha / config.rank) * jnp.matmul(a, b)
 
 
 def with_lora_frozen(optimiser: OptimiserConfig, lora: LoraConfig) -> OptimiserConfig:

@@ -1,0 +1,1 @@
+"""Training batches from data sets of demonstrations: reading, preparation, order."""

@@ -1,0 +1,111 @@
+"""Batches for the trainer, read by grain's threads or workers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from jax_bridge.ki.data.mixture import MixtureSource
+from jax_bridge.ki.data.samples import SampleMaker, as_batch
+from jax_bridge.ki.training.stream import DataFacts, HostBatch
+
+LEFT_OUT = "fast_left_out"
+SourceAt = Callable[[int], MixtureSource]
+"""The source, from a step on."""
+
+
+class SampleStream:
+    """An endless `BatchStream` of demonstrations.
+
+    Args:
+        source_at: what is read.
+        maker: how a sample is prepared.
+        facts: of the data.
+        rows: samples of this process in a step.
+        action_dims: dimensions that the robot has.
+        threads: that read and prepare, in each worker.
+        workers: processes; 0 for threads of this one.
+    """
+
+    def __init__(
+        self,
+        source_at: SourceAt,
+        maker: SampleMaker,
+        facts: DataFacts,
+        *,
+        rows: int,
+        action_dims: np.ndarray,
+        threads: int = 4,
+        workers: int = 0,
+    ) -> None:
+        self._source_at, self._maker, self._facts = source_at, maker, facts
+        self._rows, self._action_dims = rows, action_dims
+        self._threads, self._workers = threads, workers
+        self._step, self._left_out = 0, 0
+        self._batches: Any = None
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a checkpoint must know of the data."""
+        return self._facts
+
+    def __next__(self) -> HostBatch:
+        """The next batch."""
+        if self._batches is None:
+            self._batches = iter(self._pipeline())
+        rows = next(self._batches)
+        self._step += 1
+        self._left_out += int(np.sum(rows.get(LEFT_OUT, 0)))
+        position = {"step": self._step, LEFT_OUT: self._left_out}
+        counts = {LEFT_OUT: self._left_out} if LEFT_OUT in rows else {}
+        keys = tuple(str(key) for key in rows["key"])
+        return HostBatch(as_batch(rows, self._action_dims), keys, position, counts)
+
+    def _pipeline(self) -> Any:
+        options = grain.ReadOptions(
+            num_threads=self._threads, prefetch_buffer_size=max(2 * self._rows, self._threads)
+        )
+        samples = grain.MapDataset.source(self._source_at(self._step)).map(self._maker)
+        batches = samples.to_iter_dataset(options).batch(self._rows, drop_remainder=True)
+        if self._workers:
+            return batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        return batches
+
+    def restore(self, position: Mapping[str, Any]) -> None:
+        """Goes on behind the batch that carried this position."""
+        self.close()
+        self._step, self._left_out = int(position["step"]), int(position[LEFT_OUT])
+
+    def close(self) -> None:
+        """Stops threads and workers."""
+        if self._batches is not None and hasattr(self._batches, "close"):
+            self._batches.close()
+        self._batches = None
+
+
+class HeldOutSamples:
+    """The first batches of a data set that is not trained on; the same at every look.
+
+    Args:
+        source: what is read.
+        maker: how a sample is prepared.
+        rows: samples of this process in a batch.
+        batches: how many.
+        action_dims: dimensions that the robot has.
+    """
+
+    def __init__(
+        self, source: MixtureSource, maker: SampleMaker, *, rows: int, batches: int,
+        action_dims: np.ndarray,
+    ) -> None:  # fmt: skip
+        self._source, self._maker = source, maker
+        self._rows, self._batches, self._action_dims = rows, batches, action_dims
+
+    def __iter__(self) -> Iterator[HostBatch]:
+        for number in range(self._batches):
+            places = range(number * self._rows, (number + 1) * self._rows)
+            made = [self._maker(self._source[place]) for place in places]
+            rows = {name: np.stack([one[name] for one in made]) for name in made[0]}
+            keys = tuple(str(key) for key in rows["key"])
+            yield HostBatch(as_batch(rows, self._action_dims), keys, {})
