@@ -23,6 +23,7 @@ from jax_bridge.fast.normalised import normalised_chunks
 from jax_bridge.fast.target_folder import CODES, INFO, MEMBER, STATISTICS, FastInfo, fast_folder
 from jax_bridge.fast.tokenizer import FastTokenizer
 from jax_bridge.policies.normalisation import NormStats
+from jax_bridge.shards import DamagedShardError
 from jax_bridge.shards.dataset_folder import mapped
 from jax_bridge.shards.file_layer import LOCAL_FILES, write_error
 from jax_bridge.shards.tar_layout import END, padded, scan_members, tar_header
@@ -118,12 +119,12 @@ class FastWriter:
         self, name: str, rows: Int64[np.ndarray, " n"], report: AttachReport, on_rows: OnRows | None
     ) -> None:
         path = self._folder / f"{name}.tar"
-        if path.exists():
+        keys = self._stream.dataset.index.select(["key"]).take(rows)["key"].to_pylist()
+        if _holds(path, keys):
             report.kept += 1
             if on_rows is not None:
                 on_rows(len(rows))
             return
-        keys = self._stream.dataset.index.select(["key"]).take(rows)["key"].to_pylist()
         codes = self._encoded(rows, keys, report, on_rows)
         LOCAL_FILES.write_whole(path, b"".join(_tar(keys, codes)))
         report.shards += 1
@@ -171,6 +172,14 @@ class FastWriter:
                 writer.write_table(pa.table({"key": keys, "codes": codes}, SCHEMA))
         report.samples = len(report.lengths)
         path.replace(self._folder / CODES)
+
+
+def _holds(path: Path, keys: Sequence[str]) -> bool:
+    """Whether a tar is whole and has the codes of just these samples."""
+    try:
+        return read_tar(path)[0] == list(keys)
+    except (DamagedShardError, ValueError, OSError):
+        return False
 
 
 def _check_sizes(tokenizer: FastTokenizer, horizon: int, action_dim: int) -> None:

@@ -154,7 +154,8 @@ def describe(inspection: Inspection) -> str:
         (f".{suffix}", str(count), readable_bytes(size))
         for suffix, (count, size) in inspection.members.items()
     ]
-    lines += ["", *_table(("field", "dtype", "axes", "samples", "bytes"), fields)]
+    if fields:
+        lines += ["", *_table(("field", "dtype", "axes", "samples", "bytes"), fields)]
     lines += ["", *_table(("member", "samples", "bytes"), members)]
     return "\n".join(lines)
 

@@ -83,6 +83,17 @@ def test_a_run_that_was_cut_and_a_data_set_that_grew_are_gone_on_with(tmp_path, 
     assert (open_fast_targets(open_dataset(path)).lengths > 0).all()
 
 
+def test_targets_that_are_damaged_or_of_other_samples_are_made_again(tmp_path, tokenizer):
+    path = write_demos(tmp_path / "d")
+    attach(path, tokenizer)
+    whole = {p.name: p.read_bytes() for p in (path / "fast").iterdir()}
+    cut, swapped, source, *_ = sorted((path / "fast").glob("*.tar"))
+    cut.write_bytes(cut.read_bytes()[:3000])
+    swapped.write_bytes(source.read_bytes())
+    assert attach(path, tokenizer).shards == 2
+    assert {p.name: p.read_bytes() for p in (path / "fast").iterdir()} == whole
+
+
 def test_relative_actions_are_taken_from_the_state_of_their_sample(tmp_path, tokenizer):
     path = write_demos(tmp_path / "d")
     dataset = open_dataset(path)
