@@ -6,11 +6,13 @@ from jax_bridge.policies.conventions.aloha import ALOHA
 from jax_bridge.policies.conventions.convention import Convention
 from jax_bridge.policies.conventions.droid import DROID
 from jax_bridge.policies.conventions.libero import LIBERO
+from jax_bridge.policies.conventions.tabletop import TABLETOP
 
 CONVENTIONS: dict[str, Convention] = {
     "libero": LIBERO,
     "droid": DROID,
     "aloha": ALOHA,
+    "tabletop": TABLETOP,
 }
 
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from jax_bridge.policies.tokenizers.byte_level import ByteTokenizer
 from jax_bridge.policies.tokenizers.paligemma import SentencePieceTokenizer
 from jax_bridge.policies.tokenizers.tokenizer import Tokenizer
+from jax_bridge.policies.tokenizers.whole_words import WordTokenizer
 
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "bytes": ByteTokenizer,
     "paligemma": SentencePieceTokenizer,
+    "words": WordTokenizer,
 }
 
 

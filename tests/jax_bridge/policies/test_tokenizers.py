@@ -211,8 +211,8 @@ def test_a_cut_inside_a_character_keeps_its_bytes_in_the_mask(end):
 def test_the_tokenizers_by_name_satisfy_the_protocol(model_path):
     assert isinstance(make_tokenizer("bytes"), ByteTokenizer)
     assert isinstance(make_tokenizer(str(model_path)), SentencePieceTokenizer)
-    assert set(TOKENIZERS) == {"bytes", "paligemma"}
-    for name in ("bytes", str(model_path)):
+    assert set(TOKENIZERS) == {"bytes", "paligemma", "words"}
+    for name in ("bytes", "words", str(model_path)):
         tokenizer = make_tokenizer(name)
         assert isinstance(tokenizer, Tokenizer)
         assert isinstance(tokenizer.encode("a"), Encoding)
