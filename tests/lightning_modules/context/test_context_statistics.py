@@ -1,0 +1,140 @@
+"""`vla-lens test -c context_statistics`: the card of a data set's vectors."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from cli.main import main
+from datamodules.whole_dataset import WholeDataset
+from jax_bridge.shards import open_dataset
+from lightning_modules.context.context_statistics import ContextStatistics
+from tests.context_data import CONTEXT, correlated, write_vectors
+from tests.planted import ACTION, write_planted
+from tests.ranks import run_ranks
+
+WIDTH = 16
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    found = correlated(12, 7, WIDTH, seed=0)
+    found[3][2, 4] = np.nan
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, vectors):
+    return write_vectors(tmp_path_factory.mktemp("context") / "data", vectors)
+
+
+def statistics(trainer, path, out, fields=(CONTEXT,), batch_size=16, **options):
+    module = ContextStatistics(out=str(out), tensorboard=False, **options)
+    data = WholeDataset(str(path), list(fields), batch_size=batch_size)
+    trainer(1).test(module, datamodule=data, verbose=False)
+    return module
+
+
+def test_the_card_of_every_vector_is_that_of_numpy(trainer, dataset, vectors, tmp_path):
+    module = statistics(trainer, dataset, tmp_path / "card")
+    whole = np.concatenate(vectors).astype(np.float64)
+    whole = whole[np.isfinite(whole).all(1)]
+    table = module.card.cells[0].table
+    assert table.count == 12 * 7 - 1
+    np.testing.assert_allclose(table.mean, whole.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(table.std, whole.std(0, ddof=1), rtol=1e-10)
+    written = json.loads((tmp_path / "card" / "card.json").read_text())
+    facts = written["cells"][f"{CONTEXT}/all"]
+    lengths = np.linalg.norm(whole, axis=1)
+    assert facts["length_mean"] == pytest.approx(lengths.mean(), rel=1e-6)
+    assert facts["not_finite_samples"] == 1
+    assert 3 < facts["design_effect"] < 8  # 7 frames that share nine tenths: 6.4
+    bad = open_dataset(dataset).index["key"].to_pylist()
+    assert facts["not_finite_first"][0] in bad
+    text = (tmp_path / "card" / "card.md").read_text()
+    assert (
+        f"1 vectors hold NaN or infinity (1 numbers) and are left out: {facts['not_finite_first'][0]}"
+        in text
+    )
+    assert "worth about" in text
+    for name in re.findall(r"\]\((figures/.+?)\)", text):
+        assert (tmp_path / "card" / name).stat().st_size > 5000
+    [file] = (tmp_path / "card" / "dimensions").glob("*.csv")
+    lines = list(csv.DictReader(file.read_text().splitlines()))
+    assert float(lines[9]["mean"]) == pytest.approx(whole[:, 9].mean())
+
+
+def test_the_batch_size_changes_nothing(trainer, dataset, tmp_path):
+    texts = []
+    for size in (5, 64):
+        statistics(trainer, dataset, tmp_path / str(size), batch_size=size)
+        texts.append((tmp_path / str(size) / "card.json").read_text())
+    assert texts[0] == texts[1]
+
+
+def test_all_layers_and_flow_times_of_a_policy_have_their_own_numbers(trainer, tmp_path):
+    path = write_planted(tmp_path / "data", tasks=2, episodes=4, dtype="bfloat16")
+    module = ContextStatistics(out=str(tmp_path / "card"), tensorboard=False, kept=0)
+    data = WholeDataset(str(path), [ACTION], layer=[0, 5])
+    trainer(1).test(module, datamodule=data, verbose=False)
+    values = open_dataset(path).read(ACTION, layers=[0, 5]).astype(np.float64)
+    means = np.stack([cell.table.mean for cell in module.card.cells]).reshape(2, 3, -1)
+    np.testing.assert_allclose(means, values.mean(0), rtol=1e-10)
+    assert (tmp_path / "card" / "figures" / "over_layers.png").is_file()
+
+
+def on_rank(rank, path, out):
+    import lightning.pytorch as pl
+
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    module = ContextStatistics(out=out, tensorboard=False)
+    trainer.test(module, datamodule=WholeDataset(path, [CONTEXT], batch_size=8), verbose=False)
+
+
+def test_two_processes_find_what_one_finds(trainer, dataset, tmp_path):
+    run_ranks(on_rank, 2, tmp_path / "ranks", str(dataset), str(tmp_path / "two"))
+    statistics(trainer, dataset, tmp_path / "one", batch_size=8)
+    one, two = (json.loads((tmp_path / n / "card.json").read_text()) for n in ("one", "two"))
+    facts, other = (x["cells"][f"{CONTEXT}/all"] for x in (one, two))
+    assert facts.keys() == other.keys()
+    for name, value in facts.items():
+        if isinstance(value, float):
+            assert other[name] == pytest.approx(value, rel=1e-10), name
+        else:
+            assert other[name] == value, name
+
+
+def test_the_command_writes_a_card_for_tensorboard_too(dataset, tmp_path, capsys):
+    out = tmp_path / "card"
+    args = ["test", "-c", "context_statistics", "--data.init_args.path", str(dataset)]
+    assert main([*args, "--out", str(out), "--trainer.enable_progress_bar", "false"]) == 0
+    assert f"card: {out}/card.md" in capsys.readouterr().out
+    assert (out / "card.json").is_file()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert f"effective_rank/{CONTEXT}/all" in tags["scalars"]
+    assert f"std_of_dimensions/{CONTEXT}/all" in tags["histograms"]
+    assert any("dimensions" in tag for tag in tags["images"])
+    assert list((out / "tensorboard").rglob("tensors.tsv"))
+
+
+def test_a_folder_that_is_a_file_and_a_field_that_is_not_there_are_refused(
+    dataset, tmp_path, capsys
+):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"`out` must be a folder, but .*file is a file"):
+        ContextStatistics(out=str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="`kept` must not be negative, but got -1"):
+        ContextStatistics(out="x", kept=-1)
+    with pytest.raises(
+        ValueError, match=f"but got context.head.input.tokens. The data set holds {CONTEXT}"
+    ):
+        WholeDataset(str(dataset), ["context.head.input.tokens"]).setup()
