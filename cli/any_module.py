@@ -1,106 +1,10 @@
-"""`vla-lens predict|test ...` for any LightningModule that a configuration names by its class.
-
-Importing this imports torch; `cli.lightning_choice` decides before that whether it is needed.
-"""
+"""`vla-lens predict|test ...` for any LightningModule that a configuration names by its class."""
 
 import argparse
 import os
 import warnings
-from typing import Any
-
-import torch
-from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from cli.configs import resolve_config_args
-from cli.lightning import quieten
-
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "devices": 1,
-}
-"""A module that wants a logger or checkpoints brings them, or the configuration does."""
-
-
-class ModuleCLI(LightningCLI):
-    """LightningCLI whose model and data are named by class."""
-
-    def __init__(self, typed: list[str]) -> None:
-        """Parses and runs.
-
-        Args:
-            typed: the sub-command and its options, as the user typed them.
-        """
-        super().__init__(
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            parser_kwargs={"prog": "vla-lens", "exit_on_error": False},
-            auto_configure_optimizers=False,
-            save_config_callback=None,
-            args=resolve_config_args(typed),
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds `--out`, which is the module's own `out`."""
-        parser.add_argument(
-            "--out", type=str | None, default=None, help="what the module writes; its own `out`"
-        )
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parses `args`; Lightning's own would warn that they are not `sys.argv`."""
-        assert isinstance(args, list)
-        self.config = parser.parse_args(args)
-
-    def before_instantiate_classes(self) -> None:
-        """Hands `--out` to the module.
-
-        Raises:
-            ValueError: if the module takes none.
-        """
-        config = self.config[str(self.subcommand)]
-        if config.out is None:
-            return
-        model: Namespace = config.model
-        if "out" not in (model.get("init_args") or {}):
-            raise ValueError(f"`--out` must be left out for {model.class_path}, which takes none.")
-        model.init_args.out = config.out
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Builds the trainer, with a progress bar that shows rate and time left."""
-        config = self.config_init[str(self.subcommand)].trainer
-        if config.enable_progress_bar is not False:
-            config.callbacks = [*(config.callbacks or []), RichProgressBar()]
-        return super().instantiate_trainer(**kwargs)
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Predictions go to the disk, not into memory."""
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if "return_predictions" in kwargs:
-            kwargs["return_predictions"] = False
-        if "verbose" in kwargs:
-            kwargs["verbose"] = False
-        return kwargs
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Runs it; Lightning turns Ctrl-C into an exit in silence.
-
-        Raises:
-            KeyboardInterrupt: on Ctrl-C, saying how to go on.
-        """
-        try:
-            super()._run_subcommand(subcommand)
-        except SystemExit as error:
-            if not isinstance(error.__context__, KeyboardInterrupt):
-                raise
-            raise KeyboardInterrupt("what is whole was kept; the same command goes on") from None
 
 
 def main(args: list[str]) -> int:
@@ -113,13 +17,19 @@ def main(args: list[str]) -> int:
         ValueError: if an option, the data or the model does not fit.
         FileNotFoundError: if a file is not there.
     """
+    import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from cli.lightning import quieten
+    from lightning_modules.module_cli import ModuleCLI
+
     quieten()
     # A capture that is finished already has nothing to read, and says so itself.
     warnings.filterwarnings("ignore", message=r"Total length of `FrameLoader`", append=False)
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     try:
-        ModuleCLI(args)
+        ModuleCLI(resolve_config_args(args))
     except argparse.ArgumentError as error:
         message = str(error).rstrip(".")
         raise ValueError(f"{message}. `vla-lens {args[0]} --help` lists the options.") from error

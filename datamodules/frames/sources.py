@@ -1,5 +1,6 @@
 """The kinds of frame sources by name; a new one is one file and one line here."""
 
+import glob
 import importlib
 from pathlib import Path
 
@@ -23,6 +24,8 @@ def kind_of(path: str) -> str:
     place = Path(path)
     if is_address(path) or (place / "dataset.json").is_file():
         return "shards"
+    if not place.exists() and glob.has_magic(path):
+        return "episodes"
     if not place.exists():
         raise FileNotFoundError(
             f"`path` must be a data set of shards, episode files or folders of images, but {path} "

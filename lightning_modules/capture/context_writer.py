@@ -44,6 +44,7 @@ class ContextWriter(Callback):
         self._limits = limits
         self.stream: EpisodeStream | None = None
         self._shown: dict[str, Any] = {}
+        self._skipped: dict[str, str] = {}
         self._model: dict[str, Any] = {}
         self.episodes_before = 0
         """Episodes that were there already."""
@@ -61,7 +62,7 @@ class ContextWriter(Callback):
                 f"`data` must be a FrameDataModule, but got {type(data).__name__}. "
                 "`vla-lens predict -c capture_robovlms` shows one."
             )
-        self._shown = data.describe()
+        self._shown, self._skipped = data.describe(), dict(data.source.skipped)
         self._model = describe_model(pl_module.get_submodule("model"))
         folder = DatasetFolder(self.out)
         if folder.info_path.exists():
@@ -131,6 +132,9 @@ class ContextWriter(Callback):
         written = self.stream.written if self.stream else 0
         done = f"; {self.episodes_before} episodes were there already" * bool(self.episodes_before)
         lines = [f"captured: {written} samples into {Path(self.out)}{done}"]
+        if self._skipped:
+            name, why = next(iter(self._skipped.items()))
+            lines.append(f"{len(self._skipped)} could not be read, as {name}: {why}")
         bad = self.stream.not_finite if self.stream else NotFinite()
         if bad.samples:
             lines.append(

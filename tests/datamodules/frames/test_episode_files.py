@@ -1,5 +1,7 @@
 """Frames of HDF5 episodes."""
 
+import fcntl
+
 import h5py
 import numpy as np
 import pytest
@@ -49,3 +51,19 @@ def test_files_without_words_need_an_instruction(tmp_path):
         rows(path)
     _, batches = rows(path, instruction="go")
     assert batches[0].samples[0].instruction == "go"
+
+
+def test_a_pattern_names_files(tmp_path):
+    write_libero(tmp_path / "a.hdf5", lengths=(2,))
+    write_libero(tmp_path / "b.hdf5", lengths=(4,))
+    _, batches = rows(tmp_path / "b*.hdf5")
+    assert sum(len(b.samples) for b in batches) == 4
+
+
+def test_a_file_that_somebody_writes_is_passed_over_and_named(tmp_path):
+    write_libero(tmp_path / "a.hdf5", lengths=(2,))
+    write_libero(tmp_path / "b.hdf5")
+    with (tmp_path / "b.hdf5").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # as a program does that writes
+        data, _ = rows(tmp_path)
+    assert list(data.source.skipped) == [str(tmp_path / "b.hdf5")]

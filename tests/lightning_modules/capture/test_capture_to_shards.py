@@ -1,5 +1,9 @@
 """From frames through a model into shards: every vector once, bit for bit, whatever happens."""
 
+import subprocess
+import sys
+import time
+
 import lightning.pytorch as pl
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from lightning_modules.capture.capture_point import CapturePoint
 from lightning_modules.capture.captured_batch import CapturedBatch, field_specs
 from lightning_modules.capture.episode_stream import EpisodeStream
 from tests.datamodules.frames.conftest import write_folders
+from tests.jax_bridge.episodes.episode_files import write_libero
 from tests.lightning_modules.capture.conftest import sample
 from tests.ranks import run_ranks
 
@@ -205,6 +210,57 @@ def test_an_error_of_the_disk_reaches_the_model(tmp_path):
 
 def info_of(fields):
     return DatasetInfo(fields=fields, capture={}, model={}, environment={}, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [((1, 1, 8), ("frame", "token", "width")), ((4, 8), ("token", "width")), ((8,), ("width",)),
+     ((2, 5, 8), ("frame", "token", "width"))],
+)  # fmt: skip
+def test_every_shape_that_an_action_head_receives_has_words(shape, axes):
+    (spec,) = field_specs({"context.act_head.input.tokens": np.zeros((3, *shape))}).values()
+    assert (spec.shape, spec.axes) == (shape, axes)
+
+
+def test_what_could_not_be_read_is_said(tmp_path, capsys):
+    (tmp_path / "demos").mkdir()
+    write_libero(tmp_path / "demos" / "a.hdf5", lengths=(2,))
+    (tmp_path / "demos" / "b.hdf5").write_bytes(b"cut")
+    predict(str(tmp_path / "demos"), tmp_path / "out")
+    assert f"1 could not be read, as {tmp_path}/demos/b.hdf5: " in capsys.readouterr().out
+
+
+KILLED = """
+import sys, time
+from tests.lightning_modules.capture import test_capture_to_shards as here
+
+forward = here.Toy.forward
+
+def slowly(self, batch):
+    time.sleep(0.3)
+    return forward(self, batch)
+
+here.Toy.forward = slowly
+here.predict(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_a_capture_that_was_killed_goes_on_without_doubles(folders, tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, folders, str(out)])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(b"members" in path.read_bytes() for path in (out / "shards").glob(".part-*.jsonl")):
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    again = Toy()
+    predict(folders, out, again)
+    assert 0 < len(again.seen) < len(EVERY)
+    assert keys(open_dataset(out)) == EVERY
+    assert verify_dataset(out).problems == ()
 
 
 def test_more_axes_than_words_are_refused():

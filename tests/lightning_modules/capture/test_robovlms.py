@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
+from lightning_modules.capture.robovlms.kosmos import check_backbone, kosmos_config
 from lightning_modules.capture.robovlms.robovlms import RoboVLMs
 from tests.lightning_modules.capture.conftest import frame_batch
 from tests.lightning_modules.capture.tiny_robovlms import (
@@ -211,3 +213,16 @@ def test_inputs_of_another_kind_are_refused(checkpoint):
         ValueError, match=r"`profile` must give float images of 224 x 224, but base"
     ):
         model(small)
+
+
+def test_the_sizes_of_kosmos_2_are_read_off_its_shapes():
+    """The real one: 886 tensors, told by their shapes alone."""
+    with torch.device("meta"):
+        tensors = Kosmos2ForConditionalGeneration(Kosmos2Config()).state_dict()
+    assert len(tensors) == 886
+    config = kosmos_config(tensors, text_heads=32, vision_heads=16)
+    check_backbone(tensors, config)
+    stock = Kosmos2Config()
+    for part in ("text_config", "vision_config"):
+        assert getattr(config, part).to_dict() == getattr(stock, part).to_dict()
+    assert config.latent_query_num == 64
