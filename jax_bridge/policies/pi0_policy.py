@@ -33,6 +33,7 @@ from jax_bridge.policies.normalisation import NormStats, load_norm_stats
 from jax_bridge.policies.policy import PolicyCall, PolicyOutput
 from jax_bridge.policies.processor import Processor
 from jax_bridge.policies.tokenizers import make_tokenizer
+from jax_bridge.policies.trained_model import TrainedModel, read_trained_model
 from jax_bridge.shards.field import FieldSpec
 
 RELEASED_PRESETS: tuple[str, ...] = ("pi0", "pi05")
@@ -53,7 +54,8 @@ class Pi0Policy:
             By default bytes for random weights and for small embedding tables, else paligemma.
         norm_stats: path or address of a norm_stats.json, or `none`. By default the checkpoint's;
             random weights have none.
-        convention: layout of the robot's observations and actions, by name or dotted path.
+        convention: layout of the robot's observations and actions, by name or dotted path. By
+            default the one that `ki fit` noted in the checkpoint, else libero.
         dtype: type of weights and activations, float32 or bfloat16.
         num_steps: flow steps of the sampler.
         seed: of random weights and of the noise that the sampler starts from.
@@ -75,7 +77,7 @@ class Pi0Policy:
         checkpoint: str | None = None,
         tokenizer: str | None = None,
         norm_stats: str | None = None,
-        convention: str = "libero",
+        convention: str | None = None,
         dtype: str = "float32",
         num_steps: int = 10,
         seed: int = 0,
@@ -97,7 +99,7 @@ class Pi0Policy:
         self._checkpoint = checkpoint
         self._tokenizer = tokenizer
         self._norm_stats = norm_stats
-        self._convention = _with_action_dim(get_convention(convention), robot_action_dim)
+        self._convention_name, self._robot_action_dim = convention, robot_action_dim
         self._dtype = dtype
         self._num_steps = num_steps
         self._seed = seed
@@ -106,6 +108,8 @@ class Pi0Policy:
         self._intervene = intervene
         if preset is not None:
             Pi0Config.preset(preset, dtype=dtype)  # an unknown word is an error now, not later
+        if convention is not None or checkpoint is None:
+            assert self._convention
 
     @property
     def convention(self) -> Convention:
@@ -122,6 +126,9 @@ class Pi0Policy:
         """Every size of the model; reads at most the checkpoint's table of contents."""
         changes: dict[str, Any] = {"dtype": self._dtype}
         horizon = self._action_horizon
+        if self._trained is not None and self._preset is None:
+            changes["action_horizon"] = horizon or self._trained.config.action_horizon
+            return dataclasses.replace(self._trained.config, **changes)
         if horizon is None and self._checkpoint and self.preset in RELEASED_PRESETS:
             horizon = self._recipe_for(Pi0Config.preset(self.preset)).action_horizon
         if horizon is not None:
@@ -131,19 +138,21 @@ class Pi0Policy:
     @functools.cached_property
     def preset(self) -> str:
         """Name of the architecture."""
-        return self._preset or find_preset(self._folder)
+        if self._preset is None and self._trained is not None:
+            return self._trained.preset
+        return self._preset or find_preset(self.folder)
 
     @functools.cached_property
     def params(self) -> dict[str, Any]:
         """The weights, loaded or drawn when they are first needed."""
         if self._checkpoint is None:
             return Pi0(self.config).init(self._seed)
-        return load_params(self._folder / "params", dtype=self._dtype, config=self.config)
+        return load_params(self.folder / "params", dtype=self._dtype, config=self.config)
 
     @functools.cached_property
     def processor(self) -> Processor:
         """What stands between the robot's units and the model's."""
-        name = self._tokenizer
+        name = self._tokenizer or (self._trained and self._trained.tokenizer)
         if name is None:
             small = self._checkpoint is None or self.config.vocab_size < PALIGEMMA_ROWS
             name = "bytes" if small else "paligemma"
@@ -278,9 +287,23 @@ class Pi0Policy:
         return jax.device_get(model.sample_actions(self.params, inputs, capture=capture, **given))
 
     @functools.cached_property
-    def _folder(self) -> pathlib.Path:
+    def folder(self) -> pathlib.Path:
+        """Of the checkpoint, fetched where it is an address."""
         assert self._checkpoint is not None
         return checkpoint_folder(self._checkpoint)
+
+    @functools.cached_property
+    def _trained(self) -> TrainedModel | None:
+        """What `ki fit` noted in the checkpoint; None for one of openpi."""
+        return None if self._checkpoint is None else read_trained_model(self.folder)
+
+    @functools.cached_property
+    def _convention(self) -> Convention:
+        noted = None
+        if self._convention_name is None and self._trained is not None:
+            noted = self._trained.convention
+        found = get_convention(self._convention_name or noted or "libero")
+        return _with_action_dim(found, self._robot_action_dim)
 
     @functools.cached_property
     def _params_digest(self) -> str:
@@ -289,6 +312,8 @@ class Pi0Policy:
     def _recipe_for(self, config: Pi0Config) -> Recipe:
         """How values are prepared for these weights."""
         recipe = self._convention.recipe(pi05=config.pi05, trained=self._checkpoint is not None)
+        if self._trained is not None and self._trained.recipe is not None:
+            recipe = self._trained.recipe
         if self._state_in_prompt is None:
             return recipe
         if self._state_in_prompt and not config.pi05:
@@ -301,7 +326,7 @@ class Pi0Policy:
     def _load_norm_stats(self) -> NormStats | None:
         if self._norm_stats == "none" or (self._norm_stats is None and self._checkpoint is None):
             return None
-        address = self._norm_stats or find_norm_stats(self._folder, self._convention.asset_id)
+        address = self._norm_stats or find_norm_stats(self.folder, self._convention.asset_id)
         return load_norm_stats(address)
 
 

@@ -24,8 +24,11 @@ class TrainedModel:
     config: Pi0Config
     tokenizer: str | None = None
     convention: str | None = None
-    robot_action_dim: int | None = None
     recipe: Recipe | None = None
+    fast_skip: int | None = None
+    """Ids at the end of the embedding table that FAST leaves alone; None without FAST."""
+    fast_length: int | None = None
+    """Most FAST tokens of a chunk, `|` and the end mark included."""
 
     @property
     def preset(self) -> str:
@@ -55,8 +58,9 @@ def read_trained_model(folder: pathlib.Path) -> TrainedModel | None:
             config=Pi0Config.from_json(entry["config"]),
             tokenizer=policy.get("tokenizer"),
             convention=policy.get("convention"),
-            robot_action_dim=policy.get("robot_action_dim"),
             recipe=None if recipe is None else _recipe(recipe),
+            fast_skip=policy.get("fast_skip"),
+            fast_length=policy.get("fast_length"),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(

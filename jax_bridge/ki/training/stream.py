@@ -33,7 +33,7 @@ class DataFacts:
     `{asset_id}/fast/...`."""
     policy: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """How a policy must prepare its inputs for these weights: `tokenizer`, `convention`,
-    `robot_action_dim`, and the fields of `Recipe` under `recipe`. What JSON can hold."""
+    and the fields of `Recipe` under `recipe`. What JSON can hold."""
 
 
 @runtime_checkable

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from jax_bridge.pi0 import Pi0Config
+from jax_bridge.pi0 import Pi0, Pi0Config, save_params
 from jax_bridge.policies.conventions import Recipe
+from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.policies.trained_model import read_trained_model
 
 CONFIG = Pi0Config.preset("pi05_micro", action_horizon=7, max_token_len=90, dtype="bfloat16")
@@ -14,7 +15,7 @@ RECIPE = Recipe(normalisation="quantile", delta_mask=(True, False), state_in_pro
 
 
 def write(folder, **changes):
-    (folder / "assets").mkdir()
+    (folder / "assets").mkdir(parents=True)
     entry = {
         "config": CONFIG.to_json(),
         "policy": {"tokenizer": "bytes", "recipe": dataclasses.asdict(RECIPE)},
@@ -41,3 +42,37 @@ def test_a_broken_file_is_named(tmp_path, changes):
     write(tmp_path, **changes)
     with pytest.raises(ValueError, match=r"must have a readable assets/model.json, but that of"):
         read_trained_model(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint of sizes that are no preset's."""
+    folder = tmp_path_factory.mktemp("trained") / "60"
+    thin = dataclasses.replace(CONFIG.vlm, depth=1, width=16, mlp_dim=32)
+    config = dataclasses.replace(CONFIG, vlm=thin, action=thin)
+    save_params(folder / "params", Pi0(config).init(0))
+    write(folder, config=config.to_json(), policy={
+        "tokenizer": "bytes", "convention": "droid", "recipe": dataclasses.asdict(RECIPE)})  # fmt: skip
+    return folder, config
+
+
+def test_a_policy_takes_sizes_and_preparation_from_its_checkpoint(trained):
+    folder, config = trained
+    policy = Pi0Policy(checkpoint=str(folder), norm_stats="none")
+    assert policy.config == dataclasses.replace(config, dtype="float32")
+    assert policy.action_horizon == 7
+    assert policy.preset == "custom"
+    assert policy.processor.recipe == RECIPE
+    assert policy.convention.name == "droid"
+    assert policy.describe()["tokenizer"] == {"kind": "bytes"}
+
+
+def test_what_the_user_says_goes_before_what_the_checkpoint_says(trained):
+    folder, _ = trained
+    policy = Pi0Policy(
+        checkpoint=str(folder), norm_stats="none", convention="libero", action_horizon=3,
+        state_in_prompt=False,
+    )  # fmt: skip
+    assert policy.action_horizon == 3
+    assert policy.convention.name == "libero"
+    assert not policy.processor.recipe.state_in_prompt
