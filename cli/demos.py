@@ -157,8 +157,13 @@ def _seen(found: "Survey", config: Namespace) -> "list[EpisodeInfo]":
 def _convert(converter: "Converter", config: Namespace) -> "ConversionReport":
     from cli.demos_progress import DemosProgress
 
-    with DemosProgress(converter.total) as progress:
-        return converter.run(config.out, progress, staging=config.staging)
+    try:
+        with DemosProgress(converter.total) as progress:
+            return converter.run(config.out, progress, staging=config.staging)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"finished episodes are kept in {config.out}, the same command goes on from there"
+        ) from interrupt
 
 
 def _print_list(found: "Survey") -> None:

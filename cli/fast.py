@@ -175,8 +175,14 @@ def _attach(config: Namespace) -> int:
     stream = open_stream(config)
     tokenizer = load_tokenizer(config.tokenizer)
     writer = FastWriter(stream, tokenizer, _norm_stats(config), config.out_of_range)
-    with rows_progress("fast attach", len(stream.rows)) as on_rows:
-        report = writer.run(on_rows)
+    try:
+        with rows_progress("fast attach", len(stream.rows)) as on_rows:
+            report = writer.run(on_rows)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            f"finished shards are kept in {config.dataset.rstrip('/')}/fast, the same command "
+            "goes on from there"
+        ) from interrupt
     _print_attached(report, config.dataset)
     return 0
 

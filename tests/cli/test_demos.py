@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cli.main import main
+from jax_bridge.episodes.reader import Hdf5Episode
 from jax_bridge.shards import open_dataset
 from jax_bridge.shards.sample_choice import SampleChoice
 from tests.jax_bridge.episodes.episode_files import write_aloha, write_libero
@@ -39,6 +40,25 @@ def test_cameras_turn_and_size_are_chosen(files, tmp_path):
     assert image[-1, -1].tolist() == [40, 200, 0]  # what stands there in an upright one is first
     with pytest.raises(ValueError, match=r"must name what .* holds, but got base"):
         SampleChoice(images=("base",)).check(dataset)
+
+
+def test_ctrl_c_keeps_whole_episodes_and_the_same_command_goes_on(
+    files, tmp_path, capsys, monkeypatch
+):
+    args = ["demos", "--demos", str(files), "--out", str(tmp_path / "d")]
+    frames = Hdf5Episode.frames
+
+    def interrupted(self, camera, steps):
+        if self.info.place == "data/demo_1":
+            raise KeyboardInterrupt
+        return frames(self, camera, steps)
+
+    monkeypatch.setattr(Hdf5Episode, "frames", interrupted)
+    assert main(args) == 130
+    assert f"finished episodes are kept in {tmp_path}/d" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main(args) == 0
+    assert "1 episodes (1 were there already), 3 samples" in capsys.readouterr().out
 
 
 def test_files_can_be_listed_without_writing(files, tmp_path, capsys):
