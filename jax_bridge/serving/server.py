@@ -21,6 +21,7 @@ import websockets.asyncio.server as ws
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from jax_bridge.policies.policy import PolicyOutput
 from jax_bridge.serving.client_episodes import ClientEpisodes, EpisodeCount, default_noise_key
 from jax_bridge.serving.client_words import EpisodeEnd
 from jax_bridge.serving.served_episodes import ServedEpisodes
@@ -64,6 +65,8 @@ class Client:
     number: int
     count: EpisodeCount
     episodes: ClientEpisodes | None
+    failure: Exception | None = None
+    """Why its last call could not be written."""
     last_total: float | None = None
     """Seconds from the last question to the end of its answer."""
 
@@ -163,6 +166,8 @@ class PolicyServer:
     async def _answer(
         self, connection: ws.ServerConnection, client: Client, content: bytes | str
     ) -> None:
+        if client.failure is not None:
+            raise client.failure
         start = time.perf_counter()
         question = await asyncio.to_thread(self._served.read, content)
         if question.words.end_episode is not None:
@@ -179,10 +184,19 @@ class PolicyServer:
             await asyncio.to_thread(encode_answer, output, timing, with_latents=wanted)
         )
         client.last_total = time.perf_counter() - start
-        if client.episodes is not None:
+        await self._keep(client, question, output)
+
+    async def _keep(self, client: Client, question: Question, output: PolicyOutput) -> None:
+        """Writes a call after its answer; what goes wrong is told at the client's next message."""
+        if client.episodes is None:
+            return
+        try:
             await self._write(
                 client.episodes.append, client.count, question.words, question.observation, output
             )
+        except (ValueError, OSError) as error:
+            _log.warning("client %d: %s", client.number, error)
+            client.failure = error
 
     async def _begin(self, client: Client, question: Question) -> None:
         assert question.observation is not None

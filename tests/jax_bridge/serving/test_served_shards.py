@@ -39,7 +39,7 @@ def client(address):
 
 
 def twice(ask, words):
-    """The first may be answered before the disk refuses it; then the next hears of it."""
+    """A call is answered before it is written, so that the next one hears what went wrong."""
     return [ask(words), ask(words)]
 
 
