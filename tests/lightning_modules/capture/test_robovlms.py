@@ -1,9 +1,13 @@
 """RoboVLMs from its checkpoint alone: the documented numbers, or a refusal with the reason."""
 
+import argparse
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
+from lightning_modules.capture.model_digest import model_digest
 from lightning_modules.capture.robovlms.kosmos import check_backbone, kosmos_config
 from lightning_modules.capture.robovlms.robovlms import RoboVLMs
 from tests.lightning_modules.capture.conftest import frame_batch
@@ -65,8 +69,7 @@ def test_every_way_of_naming_gives_the_same_model(tensors, checkpoint, tmp_path,
     model = RoboVLMs(path, **SIZES)
     assert model.account.root == prefix
     assert model.account.backbone == len(tensors) - 3
-    batch = frame_batch(rows=1)
-    assert torch.equal(model(batch), RoboVLMs(checkpoint, **SIZES)(batch))
+    assert model_digest(model) == model_digest(RoboVLMs(checkpoint, **SIZES))
 
 
 def lora_tensors(tensors, *, rank=2, alpha=8.0):
@@ -226,3 +229,71 @@ def test_the_sizes_of_kosmos_2_are_read_off_its_shapes():
     for part in ("text_config", "vision_config"):
         assert getattr(config, part).to_dict() == getattr(stock, part).to_dict()
     assert config.latent_query_num == 64
+
+
+def test_a_file_that_is_trusted_is_read(tensors, checkpoint, tmp_path):
+    named = {f"model.{n}": t for n, t in tensors.items()}
+    path = str(tmp_path / "policy.pt")
+    torch.save({"state_dict": named, "arguments": argparse.Namespace(seed=1)}, path)
+    with pytest.raises(ValueError, match=r"would also import argparse.Namespace"):
+        RoboVLMs(path, **SIZES)
+    trusted = RoboVLMs(path, trust=True, **SIZES)
+    assert model_digest(trusted) == model_digest(RoboVLMs(checkpoint, **SIZES))
+
+
+def test_safetensors_give_the_same_model(tensors, checkpoint, tmp_path):
+    path = str(tmp_path / "policy.safetensors")
+    # The format refuses tensors that share memory, as the tied output does.
+    save_file({n: t.clone() for n, t in tensors.items()}, path)
+    same = model_digest(RoboVLMs(checkpoint, **SIZES))
+    assert model_digest(RoboVLMs(path, **SIZES)) == same
+    content = (tmp_path / "policy.safetensors").read_bytes()
+    (tmp_path / "policy.safetensors").write_bytes(content[:-100])
+    with pytest.raises(ValueError, match=r"`checkpoint` must be whole, but .*policy.safetensors"):
+        RoboVLMs(path, **SIZES)
+
+
+def test_a_tied_output_may_be_left_out_and_old_buffers_are_computed_anew(
+    tensors, checkpoint, tmp_path
+):
+    held = without(tensors, "backbone.text_model.lm_head.weight")
+    held["backbone.vision_model.model.embeddings.position_ids"] = torch.arange(17)[None]
+    model = RoboVLMs(save(tmp_path / "policy.pt", held), **SIZES)
+    assert (model.account.recomputed, model.account.backbone) == (1, len(tensors) - 4)
+    assert model_digest(model) == model_digest(RoboVLMs(checkpoint, **SIZES))
+
+
+def test_a_fine_tuned_copy_of_a_module_replaces_its_original(tensors, tmp_path):
+    name = "backbone.image_to_text_projection.dense"
+    held = without(tensors, f"{name}.weight")
+    held[f"{name}.original_module.weight"] = tensors[f"{name}.weight"]
+    tuned = tensors[f"{name}.weight"] + 0.5
+    held[f"{name}.modules_to_save.default.weight"] = tuned
+    model = RoboVLMs(save(tmp_path / "policy.pt", held), **SIZES)
+    assert model.account.replaced == 1
+    batch = frame_batch(rows=1)
+    meant = {**tensors, f"{name}.weight": tuned}
+    torch.testing.assert_close(model(batch), expected(meant, batch), **CLOSE)
+
+
+def test_half_a_pair_of_factors_and_two_adapters_are_refused(tensors, tmp_path):
+    held, _ = lora_tensors(tensors)
+    factor = "backbone.text_model.model.layers.1.self_attn.q_proj.lora_B.default.weight"
+    alias = factor.replace("backbone.", "model.base_model.model.", 1)
+    half = without(without(held, factor), alias)
+    with pytest.raises(
+        ValueError, match=r"both LoRA factors .*q_proj it holds only A and the base"
+    ):
+        RoboVLMs(save(tmp_path / "half.pt", half), lora_alpha=8.0, **SIZES)
+    two = {**held, factor.replace("default", "second"): held[factor]}
+    with pytest.raises(
+        ValueError, match=r"must have one LoRA adapter, but has \['default', 'second'\]"
+    ):
+        RoboVLMs(save(tmp_path / "two.pt", two), lora_alpha=8.0, **SIZES)
+
+
+def test_vectors_come_in_the_type_that_is_asked_for(tensors, checkpoint):
+    batch = frame_batch(rows=1)
+    vectors = RoboVLMs(checkpoint, dtype="bfloat16", **SIZES)(batch)
+    assert vectors.dtype == torch.bfloat16
+    torch.testing.assert_close(vectors.float(), expected(tensors, batch), rtol=0, atol=0.1)
