@@ -1,0 +1,148 @@
+"""The backbone as a policy of its own: it says its actions in FAST tokens, one after the other.
+
+Letters: b batch; f tokens; h action horizon; d dimensions of the model's actions.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from jax_bridge.environments.environment import RobotObservation
+from jax_bridge.fast.files import load_tokenizer
+from jax_bridge.fast.tokenizer import FastTokenizer
+from jax_bridge.ki.data.fast_ids import FastIds
+from jax_bridge.ki.decoding import decode_fast
+from jax_bridge.ki.spoken_actions import SpokenChunks, chunks_of
+from jax_bridge.pi0 import CaptureSpec, Observation
+from jax_bridge.policies.pi0_policy import Pi0Policy
+from jax_bridge.policies.policy import PolicyCall, PolicyOutput
+from jax_bridge.policies.trained_model import read_trained_model
+from jax_bridge.shards.field import FieldSpec
+
+FAST_FOLDER = "fast"
+"""Of the tokenizer, in a checkpoint's `assets/ASSET_ID/`."""
+_decode = functools.partial(jax.jit, static_argnames=("config", "length", "end"))(decode_fast)
+
+
+class FastPolicy:
+    """A checkpoint of `ki fit` whose action expert is not asked.
+
+    Args:
+        checkpoint: folder of a checkpoint that `ki fit` wrote.
+        dtype: type of weights and activations, float32 or bfloat16.
+
+    Raises:
+        ValueError: if the checkpoint was trained without FAST targets.
+    """
+
+    def __init__(self, *, checkpoint: str, dtype: str = "float32") -> None:
+        self._pi0 = Pi0Policy(checkpoint=checkpoint, dtype=dtype)
+        self._checkpoint = checkpoint
+        self.failures = 0
+        """Calls whose tokens were no chunk; they gave the middle of the actions' range."""
+
+    @property
+    def action_horizon(self) -> int:
+        """How many actions one call gives."""
+        return self._pi0.action_horizon
+
+    @functools.cached_property
+    def tokenizer(self) -> FastTokenizer:
+        """Of the codes.
+
+        Raises:
+            ValueError: if the checkpoint holds none.
+        """
+        place = self._pi0.folder / "assets" / self._pi0.convention.asset_id / FAST_FOLDER
+        if not place.is_dir():
+            raise ValueError(
+                f"`checkpoint` must have been trained with FAST targets, but {self._checkpoint!r} "
+                f"has no {place.relative_to(self._pi0.folder)}. Its flow head acts with --policy "
+                "pi0."
+            )
+        return load_tokenizer(str(place))
+
+    @functools.cached_property
+    def ids(self) -> FastIds:
+        """How codes became ids of the embedding table."""
+        trained = read_trained_model(self._pi0.folder)
+        if trained is None or trained.fast_skip is None or trained.fast_length is None:
+            raise ValueError(
+                f"`checkpoint` must be one that `vla-lens ki fit` wrote, but {self._checkpoint!r} "
+                "does not say where FAST codes stand in its embedding table."
+            )
+        return FastIds.of(
+            self._pi0.processor.tokenizer, self.tokenizer.settings.vocab_size,
+            rows=self._pi0.config.vocab_size, skip=trained.fast_skip, size=trained.fast_length,
+        )  # fmt: skip
+
+    def describe(self) -> dict[str, Any]:
+        """Weights, sizes and pre-processing; the sampler's settings have no part in it."""
+        entry = self._pi0.describe()
+        del entry["num_steps"], entry["seed"]
+        spoken = {"tokenizer": self.tokenizer.describe(), "ids": dataclasses.asdict(self.ids)}
+        return json.loads(json.dumps({**entry, "policy": "fast", "fast": spoken}))
+
+    def fields(self, capture: CaptureSpec) -> dict[str, FieldSpec]:
+        """None: this policy gives actions alone."""
+        return {}
+
+    def seen_images(self, observation: RobotObservation) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
+        """The camera images as the policy sees them, resized with padding, by camera name."""
+        return self._pi0.seen_images(observation)
+
+    def infer(
+        self,
+        observation: RobotObservation,
+        *,
+        capture: CaptureSpec | None = None,
+        noise_key: Sequence[int | str] = (),
+    ) -> PolicyOutput:
+        """The next actions in robot units; nothing is drawn, the most probable token is taken."""
+        output = self.infer_batch([PolicyCall(observation, noise_key)], capture=capture)[0]
+        assert output is not None
+        return output
+
+    def infer_batch(
+        self, calls: Sequence[PolicyCall | None], *, capture: CaptureSpec | None = None
+    ) -> list[PolicyOutput | None]:
+        """The outputs of several calls at once, row by row; an empty row stays empty."""
+        given = {
+            row: self._pi0.processor.model_inputs(call.observation)
+            for row, call in enumerate(calls)
+            if call is not None
+        }
+        spare = next(iter(given.values()))
+        rows = [given.get(row, spare) for row in range(len(calls))]
+        spoken = self._speak(jax.tree.map(lambda *x: np.concatenate(x), *rows))
+        self.failures += int(spoken.failed[list(given)].sum())
+        return [
+            None if call is None else self._output(spoken.actions[row], call.observation)
+            for row, call in enumerate(calls)
+        ]
+
+    def _speak(self, inputs: Observation) -> SpokenChunks:
+        """What the backbone says of a batch."""
+        said = jax.device_get(
+            _decode(
+                self._pi0.params, inputs, config=self._pi0.config, length=self.ids.size,
+                end=self.ids.end[-1],
+            )
+        )  # fmt: skip
+        return chunks_of(
+            said.tokens, said.mask, self.ids, self.tokenizer,
+            steps=self.action_horizon, dims=self._pi0.convention.action_dim,
+        )  # fmt: skip
+
+    def _output(
+        self, actions: Float32[np.ndarray, "h r"] | np.ndarray, observation: RobotObservation
+    ) -> PolicyOutput:
+        return PolicyOutput(
+            actions=self._pi0.processor.robot_actions(actions, observation), latents={}
+        )
