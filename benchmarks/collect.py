@@ -25,8 +25,8 @@ from benchmarks.interleaved import interleave, show
 from jax_bridge.environments.tabletop import Tabletop
 from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.policies.pi0_policy import Pi0Policy
+from jax_bridge.rollouts import lock_step
 from jax_bridge.rollouts.collect import Collector, CollectPlan, CollectReport
-from jax_bridge.rollouts.lock_step import LockStepCollector
 from jax_bridge.rollouts.protocol import RolloutProtocol
 from jax_bridge.rollouts.simulator_pool import SimulatorPool
 from jax_bridge.rollouts.writing_thread import WritingThread
@@ -55,8 +55,8 @@ class Clock:
         return wrapped
 
     @contextmanager
-    def patched(self, *places: tuple[type, str, str]) -> Iterator[None]:
-        """Times methods of classes inside a block: (class, method, word)."""
+    def patched(self, *places: tuple[Any, str, str]) -> Iterator[None]:
+        """Times functions inside a block: (class or module, name, word)."""
         before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
         for owner, name, word in places:
             setattr(owner, name, self.timed(word, getattr(owner, name)))
@@ -133,7 +133,7 @@ def with_workers(policy: Pi0Policy, plan: CollectPlan, workers: int) -> float:
     """Policy calls a second; starting the processes is part of it."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        collector = LockStepCollector(Tabletop(), Tabletop, policy, plan, workers=workers)
+        collector = lock_step.LockStepCollector(Tabletop(), Tabletop, policy, plan, workers=workers)
         report = collector.run(f"{folder}/data", Silent())
         return report.samples / (time.perf_counter() - start)
 
@@ -151,7 +151,7 @@ def waiting_share(policy: TimedPolicy, plan: CollectPlan, workers: int) -> dict[
     policy.clock = clock = Clock()
     places = (
         (SimulatorPool, "gather", "simulators"), (SimulatorPool, "__init__", "starting"),
-        (TimedPolicy, "infer_batch", "policy"),
+        (lock_step, "infer_rows", "policy"),
     )  # fmt: skip
     with clock.patched(*places):
         start = time.perf_counter()
