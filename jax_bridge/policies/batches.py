@@ -27,8 +27,15 @@ def by_row(
     if not given:
         return outputs
     outputs[given[0][0]] = answer(given[0][1])  # alone: the first call ever compiles
-    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with concurrent.futures.ThreadPoolExecutor(_cores()) as pool:
         rest = pool.map(answer, (call for _, call in given[1:]))
         for (row, _), output in zip(given[1:], rest, strict=True):
             outputs[row] = output
     return outputs
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
