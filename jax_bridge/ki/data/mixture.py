@@ -20,7 +20,7 @@ from jax_bridge.shards.stable_hash import mix, stable_hash
 PERIOD = 10_000
 """Places after which the pattern repeats: shares are kept to one part in as many."""
 ENDLESS = 2**40
-"""Places that a source has."""
+"""Steps that a source has."""
 
 
 class Mixture:
@@ -67,7 +67,7 @@ class Mixture:
 
 
 class MixtureSource:
-    """A random-access source for grain: what one process reads, from some step on.
+    """A random-access source for grain: what one process reads of each step, from some step on.
 
     Args:
         datasets: what is read.
@@ -112,13 +112,21 @@ class MixtureSource:
         self._datasets = [dataset.again() for dataset in self._datasets]
         self._lock = threading.Lock()
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Reads one sample: `SampleChoice.read`, and under `dataset` the data set's number."""
-        steps, offset = divmod(int(index), self._own)
-        place = (self._step + steps) * self._batch_size + self._first + offset
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        """Reads this process's samples of one step, each data set's at once.
+
+        Returns:
+            What `SampleChoice.read` gives of each, and under `dataset` the data set's number.
+        """
+        first = (self._step + int(index)) * self._batch_size + self._first
         # grain reads from many threads, and a data set has one table of what it knows.
         with self._lock:
-            number, row = self._mixture.at(place)
-            rows = np.asarray([row], np.int64)
-            (sample,) = self._choices[number].read(self._datasets[number], rows)
-            return {**sample, "dataset": number}
+            places = [self._mixture.at(first + offset) for offset in range(self._own)]
+            found: list[dict[str, Any]] = [{} for _ in places]
+            for number in sorted({number for number, _ in places}):
+                own = [spot for spot, (which, _) in enumerate(places) if which == number]
+                rows = np.asarray([places[spot][1] for spot in own], np.int64)
+                read = self._choices[number].read(self._datasets[number], rows)
+                for spot, sample in zip(own, read, strict=True):
+                    found[spot] = {**sample, "dataset": number}
+        return found

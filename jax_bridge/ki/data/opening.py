@@ -108,8 +108,8 @@ def open_training_data(
     )
     train, held = _rows(opened.datasets, data.held_out)
     choices = opened.choices()
-    weights = data.weights or [len(rows) for rows in train]
-    mixture, own = Mixture(train, weights, seed), batch_size // world_size
+    weights = data.weights or [float(len(rows)) for rows in train]
+    mixture = Mixture(train, weights, seed)
     dims = np.arange(model.action_dim) < convention.action_dim
 
     def source_at(step: int, order: Mixture = mixture) -> MixtureSource:
@@ -120,12 +120,12 @@ def open_training_data(
 
     held_out = None
     if all(len(rows) for rows in held):
-        looked_at = source_at(0, Mixture(held, [len(rows) for rows in held], 0))
+        looked_at = source_at(0, Mixture(held, [float(len(rows)) for rows in held], 0))
         batches = min(HELD_OUT_BATCHES, -(-sum(map(len, held)) // batch_size))
-        held_out = HeldOutSamples(looked_at, maker, rows=own, batches=batches, action_dims=dims)
+        held_out = HeldOutSamples(looked_at, maker, batches=batches, action_dims=dims)
     return TrainingData(
         stream=SampleStream(
-            source_at, maker, _facts(data, augment, convention, processor, opened, name), rows=own,
+            source_at, maker, _facts(data, augment, convention, processor, opened, name),
             action_dims=dims, threads=data.threads, workers=data.workers,
         ),
         held_out=held_out,

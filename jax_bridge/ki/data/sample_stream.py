@@ -22,7 +22,6 @@ class SampleStream:
         source_at: what is read.
         maker: how a sample is prepared.
         facts: of the data.
-        rows: samples of this process in a step.
         action_dims: dimensions that the robot has.
         threads: that read and prepare, in each worker.
         workers: processes; 0 for threads of this one.
@@ -34,13 +33,12 @@ class SampleStream:
         maker: SampleMaker,
         facts: DataFacts,
         *,
-        rows: int,
         action_dims: np.ndarray,
         threads: int = 4,
         workers: int = 0,
     ) -> None:
         self._source_at, self._maker, self._facts = source_at, maker, facts
-        self._rows, self._action_dims = rows, action_dims
+        self._action_dims = action_dims
         self._threads, self._workers = threads, workers
         self._step, self._left_out = 0, 0
         self._batches: Any = None
@@ -63,11 +61,9 @@ class SampleStream:
         return HostBatch(as_batch(rows, self._action_dims), keys, position, counts)
 
     def _pipeline(self) -> Any:
-        options = grain.ReadOptions(
-            num_threads=self._threads, prefetch_buffer_size=max(2 * self._rows, self._threads)
-        )
-        samples = grain.MapDataset.source(self._source_at(self._step)).map(self._maker)
-        batches = samples.to_iter_dataset(options).batch(self._rows, drop_remainder=True)
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
+        source = grain.MapDataset.source(self._source_at(self._step))
+        batches = source.map(self._maker).to_iter_dataset(options)
         if self._workers:
             return batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
         return batches
@@ -90,22 +86,23 @@ class HeldOutSamples:
     Args:
         source: what is read.
         maker: how a sample is prepared.
-        rows: samples of this process in a batch.
         batches: how many.
         action_dims: dimensions that the robot has.
     """
 
     def __init__(
-        self, source: MixtureSource, maker: SampleMaker, *, rows: int, batches: int,
+        self,
+        source: MixtureSource,
+        maker: SampleMaker,
+        *,
+        batches: int,
         action_dims: np.ndarray,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._source, self._maker = source, maker
-        self._rows, self._batches, self._action_dims = rows, batches, action_dims
+        self._batches, self._action_dims = batches, action_dims
 
     def __iter__(self) -> Iterator[HostBatch]:
         for number in range(self._batches):
-            places = range(number * self._rows, (number + 1) * self._rows)
-            made = [self._maker(self._source[place]) for place in places]
-            rows = {name: np.stack([one[name] for one in made]) for name in made[0]}
+            rows = self._maker(self._source[number])
             keys = tuple(str(key) for key in rows["key"])
             yield HostBatch(as_batch(rows, self._action_dims), keys, {})

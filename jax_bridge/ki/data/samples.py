@@ -20,7 +20,7 @@ from jax_bridge.policies.tokenizers import tokenize_prompt
 from jax_bridge.vocabulary import CAMERAS
 
 Row = dict[str, np.ndarray]
-"""One sample; images are grey levels (uint8)."""
+"""One sample, or several; images are grey levels (uint8)."""
 IMAGE, MASK = "image/", "image_mask/"
 
 
@@ -35,8 +35,13 @@ class SampleMaker:
     """Of each data set; none where nothing is learnt in words."""
     fast: FastIds | None = None
 
-    def __call__(self, read: dict[str, Any]) -> Row:
-        """One sample, from what `SampleChoice` reads of it."""
+    def __call__(self, read: list[dict[str, Any]]) -> Row:
+        """Samples on top of each other, from what `SampleChoice` reads of them."""
+        made = [self.row(one) for one in read]
+        return {name: np.stack([one[name] for one in made]) for name in made[0]}
+
+    def row(self, read: dict[str, Any]) -> Row:
+        """One sample."""
         robot = read["robot"]
         row = {"key": np.asarray(read["key"]), **self._inputs(read), **self._actions(robot)}
         if self.fast is not None:
