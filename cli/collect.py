@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from cli.choice import Choice
 from cli.configs import resolve_config_args
+from cli.serve_extra import require_serve_extra
 
 if TYPE_CHECKING:
     from jax_bridge.environments.environment import Environment
@@ -293,7 +294,10 @@ def _spelled_out(arg: str) -> str:
 def _with_remote(args: list[str]) -> list[str]:
     """`--policy.remote ADDRESS` chooses the remote policy, unless a policy is chosen."""
     flags = {arg.partition("=")[0] for arg in args}
-    if "--policy.remote" in flags and not {"--policy", "--policy.name"} & flags:
+    if "--policy.remote" not in flags:
+        return args
+    require_serve_extra("--policy.remote")
+    if not {"--policy", "--policy.name"} & flags:
         return ["--policy", "remote", *args]
     return args
 

@@ -1,6 +1,5 @@
 """`vla-lens serve`: a policy behind openpi's websocket protocol, with its latents."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from cli.choice import Choice
 from cli.configs import resolve_config_args
+from cli.serve_extra import require_serve_extra
 
 if TYPE_CHECKING:
     from jax_bridge.pi0 import CaptureSpec
@@ -59,7 +59,7 @@ def main(args: list[str]) -> int:
         ValueError: if an option does not fit, or the `serve` extra is not installed.
         OSError: if the port is taken.
     """
-    _require_extra()
+    require_serve_extra("serve")
     from jax_bridge.policies.registry import POLICIES
 
     served = {name: path for name, path in POLICIES.items() if name != "remote"}
@@ -67,14 +67,6 @@ def main(args: list[str]) -> int:
     args = policy.expand(resolve_config_args(args[1:] if args[:1] == ["serve"] else args))
     config = build_parser(args, policy).parse_args(args)
     return _serve(config, policy.build(config))
-
-
-def _require_extra() -> None:
-    missing = [name for name in ("msgpack", "websockets") if not importlib.util.find_spec(name)]
-    if missing:
-        raise ValueError(
-            f"`serve` needs {' and '.join(missing)}. Install them: pip install 'vla-lens[serve]'."
-        )
 
 
 def _serve(config: Namespace, policy: Any) -> int:

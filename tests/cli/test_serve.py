@@ -1,6 +1,7 @@
 """`vla-lens serve` in a process of its own, asked by openpi's published client."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import signal
@@ -169,3 +170,17 @@ def test_a_killed_server_keeps_what_was_finished_and_goes_on(root, tmp_path):
     log = (tmp_path / "second").read_text()
     assert "client 0 came" in log
     assert "client 0 left" in log
+
+
+@pytest.mark.parametrize("args", [["serve"], ["collect", "--policy.remote=ws://127.0.0.1:9"]])
+def test_a_missing_extra_says_how_to_install_it(monkeypatch, capsys, args):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "websockets" else find(name, *a),
+    )
+    assert front([*args, *OPTIONS[:2]]) == 2
+    assert (
+        "needs websockets. Install them: pip install 'vla-lens[serve]'" in capsys.readouterr().err
+    )
