@@ -10,7 +10,7 @@ class EpisodeCount:
     """Counts the episodes and calls of one client.
 
     An episode begins where the client says so (`reset`, another `episode`), after it ended one,
-    after it was idle, and where the instruction changes: a client that says nothing changes its
+    after it was idle (unless it named the episode), and where the instruction changes: a client that says nothing changes its
     task only between episodes.
     """
 

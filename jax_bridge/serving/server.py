@@ -159,8 +159,9 @@ class PolicyServer:
             async with asyncio.timeout(self._options.idle_seconds):
                 return await connection.recv()
         except TimeoutError:
-            client.count.end()
-            await self._leave(client)
+            if not client.count.is_named:  # a client that names episodes ends them itself
+                client.count.end()
+                await self._leave(client)
         return await connection.recv()
 
     async def _answer(

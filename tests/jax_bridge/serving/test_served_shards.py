@@ -99,6 +99,15 @@ def test_reset_and_silence_begin_episodes_and_silence_commits(tmp_path):
     assert rows(tmp_path, "episode", "timestep") == [(0, 0), (1, 0), (2, 0)]
 
 
+def test_silence_ends_no_episode_that_has_a_name(tmp_path):
+    with serve(out=tmp_path, idle_seconds=0.05) as address, client(address) as ask:
+        ask(message(**NAMED))
+        time.sleep(0.3)
+        ask(message())  # still the same episode
+        ask({"end_episode": {"success": True}})
+    assert rows(tmp_path, "episode", "call", "success") == [(5, 0, True), (5, 1, True)]
+
+
 def test_a_named_episode_that_was_cut_off_is_dropped_and_can_be_sent_again(tmp_path):
     with serve(out=tmp_path) as address:
         with client(address) as ask:
