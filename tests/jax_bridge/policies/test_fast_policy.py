@@ -1,6 +1,5 @@
 """The backbone acts by itself: its tokens become actions, or are counted as failures."""
 
-import dataclasses
 import json
 
 import jax
@@ -8,26 +7,20 @@ import numpy as np
 import pytest
 
 from jax_bridge.environments.tabletop.tabletop import Tabletop
-from jax_bridge.fast.files import save_tokenizer
-from jax_bridge.fast.learn import learn_tokenizer
-from jax_bridge.ki.data.fast_ids import FastIds
 from jax_bridge.ki.decoding import Decoded
 from jax_bridge.ki.spoken_actions import chunks_of
-from jax_bridge.pi0 import Pi0, Pi0Config, save_params
 from jax_bridge.policies import fast_policy
-from jax_bridge.policies.conventions import Recipe
 from jax_bridge.policies.fast_policy import FastPolicy
-from jax_bridge.policies.normalisation import FieldStatistics, NormStats
 from jax_bridge.policies.policy import BatchedPolicy, PolicyCall
-from jax_bridge.policies.tokenizers import make_tokenizer
-
-STEPS, DIMS, LENGTH, SKIP = 4, 7, 40, 3
-CHUNKS = np.random.default_rng(2).uniform(-1, 1, (60, STEPS, DIMS))
-TOKENIZER = learn_tokenizer(CHUNKS, vocab_size=300)
-
-
-def fast_ids():
-    return FastIds.of(make_tokenizer("words"), 300, rows=1280, skip=SKIP, size=LENGTH)
+from tests.small_checkpoint import (
+    CHUNKS,
+    DIMS,
+    STEPS,
+    TOKENIZER,
+    fast_ids,
+    statistics,
+    write_checkpoint,
+)
 
 
 def spoken(number):
@@ -35,30 +28,9 @@ def spoken(number):
     return ids, mask
 
 
-def statistics(name, dims):
-    low = np.linspace(-2.0, -1.0, dims)
-    return FieldStatistics(name=name, mean=low * 0, std=low * 0 + 1, q01=low, q99=-2 * low)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "3"
-    config = Pi0Config.preset("pi0_micro", action_horizon=STEPS, action_dim=8, max_token_len=16)
-    thin = dataclasses.replace(config.vlm, depth=1, width=16, mlp_dim=32, heads=2, head_dim=8)
-    vision = dataclasses.replace(config.vision, width=16, mlp_dim=32, image_size=64)
-    config = dataclasses.replace(config, vlm=thin, action=thin, vision=vision, vocab_size=1280)
-    save_params(folder / "params", Pi0(config).init(0))
-    assets = folder / "assets/tabletop"
-    save_tokenizer(TOKENIZER, assets / "fast")
-    stats = NormStats(state=statistics("state", 8), actions=statistics("actions", DIMS))
-    (assets / "norm_stats.json").write_text(json.dumps(stats.to_json()))
-    policy = {
-        "tokenizer": "words", "convention": "tabletop", "fast_skip": SKIP, "fast_length": LENGTH,
-        "recipe": dataclasses.asdict(Recipe(normalisation="quantile")),
-    }  # fmt: skip
-    entry = {"config": config.to_json(), "policy": policy}
-    (folder / "assets/model.json").write_text(json.dumps(entry))
-    return folder
+    return write_checkpoint(tmp_path_factory.mktemp("run") / "3")
 
 
 @pytest.fixture(scope="module")
