@@ -6,7 +6,7 @@ Letters: d width, r rank.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from safetensors.numpy import save_file
 FORMAT = "vla-lens-intervention"
 VERSION = "1"
 AFFINE = "affine"
-"""The only kind of version 1: x becomes x + U(Vᵀx) + b."""
+"""A kind of change: x becomes x + U(Vᵀx) + b."""
+REPLACE = "replace"
+"""A kind of change: x becomes a given value, another sample's latents for example."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,19 +48,61 @@ class Place:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Intervention:
-    """x becomes x + U(Vᵀx) + b at one place."""
+    """x becomes x + U(Vᵀx) + b at one place; the kind `affine`."""
 
     place: Place
     u: Float32[np.ndarray, "d r"]
     v: Float32[np.ndarray, "d r"]
     b: Float32[np.ndarray, " d"]
 
+    @property
+    def kind(self) -> str:
+        """As in the file."""
+        return AFFINE
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Its numbers, by their names in the file."""
+        return {"U": self.u, "V": self.v, "b": self.b}
+
+    @property
+    def width(self) -> int:
+        """Of the latents that it changes."""
+        return len(self.b)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Replacement:
+    """x becomes a given value at one place: one for all tokens, or one a token of the region."""
+
+    place: Place
+    value: Float32[np.ndarray, "*tokens d"]
+
+    @property
+    def kind(self) -> str:
+        """As in the file."""
+        return REPLACE
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Its numbers, by their names in the file."""
+        return {"value": self.value}
+
+    @property
+    def width(self) -> int:
+        """Of the latents that it changes."""
+        return self.value.shape[-1]
+
+
+PlacedChange = Intervention | Replacement
+"""What a file holds of one place."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class InterventionFile:
     """What a file holds."""
 
-    interventions: tuple[Intervention, ...]
+    interventions: tuple[PlacedChange, ...]
     notes: dict[str, Any]
     """How they were made; for people."""
 
@@ -68,14 +112,14 @@ class InterventionFile:
         digest = hashlib.sha256()
         for found in self.interventions:
             digest.update(json.dumps(dataclasses.asdict(found.place), sort_keys=True).encode())
-            for tensor in (found.u, found.v, found.b):
+            for tensor in found.tensors.values():
                 digest.update(f"{tensor.shape}".encode())
                 digest.update(np.ascontiguousarray(tensor, "<f4").tobytes())
         return digest.hexdigest()
 
 
 def save_interventions(
-    path: Path, interventions: Sequence[Intervention], notes: dict[str, Any]
+    path: Path, interventions: Sequence[PlacedChange], notes: dict[str, Any]
 ) -> None:
     """Writes the file at once or not at all.
 
@@ -85,11 +129,11 @@ def save_interventions(
         notes: how they were made, in plain types.
     """
     tensors = {
-        f"{number}.{word}": np.ascontiguousarray(getattr(found, word.lower()))
+        f"{number}.{word}": np.ascontiguousarray(tensor)
         for number, found in enumerate(interventions)
-        for word in ("U", "V", "b")
+        for word, tensor in found.tensors.items()
     }
-    places = [{"kind": AFFINE, **dataclasses.asdict(found.place)} for found in interventions]
+    places = [{"kind": found.kind, **dataclasses.asdict(found.place)} for found in interventions]
     metadata = {
         "format": FORMAT, "version": VERSION, "interventions": json.dumps(places),
         "notes": json.dumps(notes),
@@ -121,7 +165,7 @@ def load_interventions(path: Path) -> InterventionFile:
                     f"{FORMAT!r}, version {VERSION!r}"
                 )
             found = tuple(
-                _intervention(entry, [file.get_tensor(f"{number}.{word}") for word in "UVb"])
+                _intervention(entry, lambda word, n=number: file.get_tensor(f"{n}.{word}"))
                 for number, entry in enumerate(json.loads(metadata["interventions"]))
             )
         return InterventionFile(interventions=found, notes=json.loads(metadata.get("notes", "{}")))
@@ -131,15 +175,26 @@ def load_interventions(path: Path) -> InterventionFile:
         ) from error
 
 
-def _intervention(entry: dict[str, Any], tensors: Sequence[np.ndarray]) -> Intervention:
-    if entry.get("kind") != AFFINE:
-        raise ValueError(f"kind {entry.get('kind')!r} is not known")
+def _intervention(entry: dict[str, Any], tensor: Callable[[str], np.ndarray]) -> PlacedChange:
+    kind = entry.get("kind")
+    if kind not in (AFFINE, REPLACE):
+        raise ValueError(f"kind {kind!r} is not known")
     place = Place(**{key: value for key, value in entry.items() if key != "kind"})
-    u, v, b = (np.asarray(tensor, np.float32) for tensor in tensors)
+    words = ("U", "V", "b") if kind == AFFINE else ("value",)
+    numbers = [np.asarray(tensor(word), np.float32) for word in words]
+    if not all(np.isfinite(array).all() for array in numbers):
+        raise ValueError(f"{place.name} holds NaN or infinity")
+    if kind == REPLACE:
+        return _replacement(place, numbers[0])
+    u, v, b = numbers
     if u.ndim != 2 or u.shape != v.shape or b.shape != u.shape[:1]:
         raise ValueError(
             f"U, V and b of {place.name} are {u.shape}, {v.shape} and {b.shape}, which do not fit"
         )
-    if not all(np.isfinite(tensor).all() for tensor in (u, v, b)):
-        raise ValueError(f"{place.name} holds NaN or infinity")
     return Intervention(place=place, u=u, v=v, b=b)
+
+
+def _replacement(place: Place, value: np.ndarray) -> Replacement:
+    if value.ndim not in (1, 2) or (value.ndim == 2 and place.pool == "last"):
+        raise ValueError(f"value of {place.name} is {value.shape}, which does not fit")
+    return Replacement(place=place, value=value)

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from jax_bridge.pi0.attention_pooling import SEPARATOR, pair_of, pairs_of
+from jax_bridge.pi0.attention_pooling import SITE as ATTENTION
 from jax_bridge.pi0.capture_plan import CapturePlan
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.shards.field import FieldSpec, field_name
@@ -28,21 +30,29 @@ from jax_bridge.vocabulary import (
 
 def why_impossible(expert: str, site: str, region: str, pool: str) -> str | None:
     """Why a field can exist in no model; None if it can."""
+    if site == ATTENTION:
+        return _why_no_attention(expert, region, pool)
     if region not in REGIONS_OF_EXPERT[expert]:
         return f"expert {expert} has the regions {', '.join(REGIONS_OF_EXPERT[expert])}"
-    if site == "attention":
-        return "attention is not captured yet"
     if site in SAMPLER_SITES and (expert, region, pool) != ("action", "action", "tokens"):
         return f"{site} exists as action.{site}.action.tokens only"
     return None
 
 
+def _why_no_attention(expert: str, region: str, pool: str) -> str | None:
+    """Why no model has such a pair; None if one can have it."""
+    if pair_of(region) in pairs_of(expert) and pool == "mean":
+        return None
+    return f"attention of expert {expert} is named {expert}.attention.<region>_to_<region>.mean"
+
+
 def why_missing(region: str, config: Pi0Config) -> str | None:
-    """Why this model has no such region; None if it has."""
-    if region == "state" and config.pi05:
-        return "π0.5 has no state token"
-    if region == "state_text" and not config.pi05:
-        return "π0's prompt holds no state"
+    """Why this model has no such region, or one of a pair's; None if it has."""
+    for one in pair_of(region):
+        if one == "state" and config.pi05:
+            return "π0.5 has no state token"
+        if one == "state_text" and not config.pi05:
+            return "π0's prompt holds no state"
     return None
 
 
@@ -271,10 +281,8 @@ def _check_name(name: str) -> None:
     words = name.split(".")
     if len(words) != 4:
         raise ValueError(f"`names` must have the form expert.site.region.pool, but got {name!r}.")
-    reason = "attention is not captured yet" if words[1] == "attention" else None
-    if reason is None:
-        field_name(*words)
-        reason = why_impossible(*words)
+    field_name(*words)
+    reason = why_impossible(*words)
     if reason:
         raise ValueError(f"`names` must name latents that can exist, but got {name!r}: {reason}.")
 
@@ -297,6 +305,11 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "tokens": (
         *_names("vlm", ("hidden_states",), (*IMAGE_REGIONS, TEXT_REGIONS[0]), "tokens"),
         *_names("action", ("hidden_states",), ("state", "action"), "tokens"),
+    ),
+    "attention": tuple(
+        field_name(expert, ATTENTION, SEPARATOR.join(pair), "mean")
+        for expert in EXPERTS
+        for pair in pairs_of(expert)
     ),
 }
 """Field names of every preset."""

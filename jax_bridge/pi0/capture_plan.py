@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jax_bridge.pi0.attention_pooling import SITE as ATTENTION
+from jax_bridge.pi0.attention_pooling import pair_of
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.shards.field import FieldSpec
 from jax_bridge.vocabulary import (
@@ -98,12 +100,12 @@ class CapturePlan:
     @property
     def valids(self) -> tuple[str, ...]:
         """Regions with a pooled field: whether they had a valid token is stored."""
-        pooled = {field.region for field in self.captured if field.pool != "tokens"}
+        pooled = {pair_of(field.region)[0] for field in self.captured if field.pool != "tokens"}
         return tuple(region for region in region_spans(self.config) if region in pooled)
 
     def dtype(self, field: Field) -> str:
         """Type in which a field is stored."""
-        if field.site in SCALE_SITES or field.site == "x_t":
+        if field.site in SCALE_SITES or field.site in ("x_t", ATTENTION):
             return "float32"
         if field.pool != "tokens" and self.pooled_float32:
             return "float32"
@@ -133,6 +135,8 @@ class CapturePlan:
             axes["flow_time"] = len(self.steps)
         if field.site in SAMPLER_SITES:
             axes |= {"horizon": self.config.action_horizon, "dim": self.config.action_dim}
+        elif field.site == ATTENTION:
+            axes["head"] = getattr(self.config, field.expert).heads
         else:
             start, stop = region_spans(self.config)[field.region]
             if field.pool == "tokens":

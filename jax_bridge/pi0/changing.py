@@ -1,4 +1,4 @@
-"""Changing what blocks compute, the counterpart of capture: x + U(Vᵀx) + b at chosen places.
+"""Changing what blocks compute, the counterpart of capture: x + U(Vᵀx) + b, or a given value.
 
 A change is made where the block has computed the value, before anything reads it, and so before
 it is captured. Without interventions the plain program is compiled.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
-from jax_bridge.interventions import Intervention, Place
+from jax_bridge.interventions import Place, PlacedChange, Replacement
 from jax_bridge.pi0.capture_plan import choose_layers, choose_steps, region_spans
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.gemma import Change
@@ -24,11 +24,32 @@ Flags = tuple[bool, ...]
 
 
 class AffineMap(NamedTuple):
-    """The numbers of one intervention."""
+    """The numbers of one intervention: x + U(Vᵀx) + b."""
 
     u: Float32[Array, "w r"]
     v: Float32[Array, "w r"]
     b: Float32[Array, " w"]
+
+    def __call__(self, wide: Float32[Array, "b t w"], start: int) -> Float32[Array, "b t w"]:
+        """Changes all tokens."""
+        return wide + (wide @ self.v) @ self.u.T + self.b
+
+
+class GivenValue(NamedTuple):
+    """The numbers of one replacement."""
+
+    value: Float32[Array, "*r w"]
+
+    def __call__(self, wide: Float32[Array, "b t w"], start: int) -> Float32[Array, "b t w"]:
+        """Puts the value in the place of all tokens, or token by token from `start` on."""
+        value = self.value
+        if value.ndim == 2:
+            after = wide.shape[1] - start - value.shape[0]
+            value = jnp.pad(value, ((start, after), (0, 0)))
+        return jnp.broadcast_to(value, wide.shape)
+
+
+Map = AffineMap | GivenValue
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +68,8 @@ class ChangePlan:
 
 
 def plan_changes(
-    interventions: Sequence[Intervention], config: Pi0Config, num_steps: int
-) -> tuple[ChangePlan, tuple[AffineMap, ...]]:
+    interventions: Sequence[PlacedChange], config: Pi0Config, num_steps: int
+) -> tuple[ChangePlan, tuple[Map, ...]]:
     """Makes interventions definite.
 
     Raises:
@@ -65,20 +86,22 @@ def plan_changes(
         layers=tuple(tuple(i in chosen for i in range(config.depth)) for chosen in layers),
         steps=tuple(tuple(i in chosen for i in range(num_steps)) for chosen in steps),
     )
-    maps = tuple(
-        AffineMap(*(jnp.asarray(tensor, jnp.float32) for tensor in (f.u, f.v, f.b)))
-        for f in interventions
-    )
-    return plan, maps
+    return plan, tuple(_numbers(found) for found in interventions)
+
+
+def _numbers(found: PlacedChange) -> Map:
+    if isinstance(found, Replacement):
+        return GivenValue(jnp.asarray(found.value, jnp.float32))
+    return AffineMap(*(jnp.asarray(tensor, jnp.float32) for tensor in (found.u, found.v, found.b)))
 
 
 def _alone(value: float | int | None) -> list | None:
     return None if value is None else [value]
 
 
-def _check_place(found: Intervention, config: Pi0Config) -> None:
-    """Raises if the model has no such place, or one of another width."""
-    place, width = found.place, len(found.b)
+def _check_place(found: PlacedChange, config: Pi0Config) -> None:
+    """Raises if the model has no such place, or one of another size."""
+    place, width = found.place, found.width
     spans = region_spans(config)
     for word, known in (("expert", EXPERTS), ("site", RESIDUAL_SITES), ("region", tuple(spans))):
         if getattr(place, word) not in known:
@@ -100,14 +123,21 @@ def _check_place(found: Intervention, config: Pi0Config) -> None:
     due = expert.mlp_dim if place.site == "mlp_activation" else expert.width
     if width != due:
         raise ValueError(
-            f"`b` must be {due} wide, as {place.name} is in this model, but got {width}. The file "
-            "was made from another model's latents."
+            f"The numbers must be {due} wide, as {place.name} is in this model, but got {width}. "
+            "The file was made from another model's latents."
         )
+    if isinstance(found, Replacement) and found.value.ndim == 2:
+        start, stop = spans[place.region]
+        if len(found.value) != stop - start:
+            raise ValueError(
+                f"`value` must have {stop - start} tokens, as {place.region} has in this model, "
+                f"but got {len(found.value)} in {place.name}."
+            )
 
 
 def make_change(
     plan: ChangePlan,
-    maps: Sequence[AffineMap],
+    maps: Sequence[Map],
     expert: str,
     regions: Mapping[str, Region],
     tokens: int,
@@ -133,7 +163,8 @@ def make_change(
         for i in numbers:
             if plan.places[i].site == site:
                 here = on_step[i] & jnp.asarray(plan.layers[i])[layer]
-                value = apply_map(maps[i], value, masks[i] & here)
+                start = regions[plan.places[i].region].span[0]
+                value = apply_map(maps[i], value, masks[i] & here, start)
         return value
 
     return change
@@ -150,9 +181,15 @@ def token_mask(place: Place, regions: Mapping[str, Region], tokens: int) -> Bool
 
 
 def apply_map(
-    affine: AffineMap, value: Float[Array, "b t w"], mask: Bool[Array, "b t"]
+    found: Map, value: Float[Array, "b t w"], mask: Bool[Array, "b t"], start: int = 0
 ) -> Float[Array, "b t w"]:
-    """Adds U(Vᵀx) + b at the tokens of a mask, in float32; all others keep their bits."""
-    wide = value.astype(jnp.float32)
-    moved = wide + (wide @ affine.v) @ affine.u.T + affine.b
+    """Changes the tokens of a mask, in float32; all others keep their bits.
+
+    Args:
+        found: the numbers.
+        value: what a block computed.
+        mask: which tokens are changed.
+        start: first token of the region.
+    """
+    moved = found(value.astype(jnp.float32), start)
     return jnp.where(mask[:, :, None], moved.astype(value.dtype), value)

@@ -1,32 +1,44 @@
 """Orbax parameter folders as openpi reads and writes them."""
 
-import contextlib
+import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jax_bridge.checkpoints.orbax_folder import WRAPPER, OrbaxFolder
+from jax_bridge.checkpoints.stored_checkpoint import dtype_of
 from jax_bridge.pi0.config import DTYPES, Pi0Config
 from jax_bridge.pi0.infer_config import infer_config
-from jax_bridge.pi0.parameters import Params, check_params, leaves, unflatten
+from jax_bridge.pi0.parameters import Params, check_params, unflatten
 
-WRAPPER = "params"
-"""openpi keeps the tree under this key."""
+ALIGNMENT = 64
+"""Bytes; what XLA asks of an array that it takes over."""
+CHUNK_BYTES = 64 * 2**20
+"""Size of a stored piece of a large parameter, so that reading a slice decodes little more."""
 
 
 def load_params(
-    path: str | pathlib.Path, *, dtype: str | None = None, config: Pi0Config | None = None
+    path: str | pathlib.Path,
+    *,
+    dtype: str | None = None,
+    config: Pi0Config | None = None,
+    sharding: Callable[[str, tuple[int, ...]], jax.sharding.Sharding] | None = None,
 ) -> dict[str, Any]:
     """Reads the parameters of an openpi checkpoint, of its policies or of its training.
+
+    Leaves are read and cast in slices, the largest first, so that loading takes little more memory
+    than the result: a float32 checkpoint is never whole in memory beside its bfloat16 copy.
 
     Args:
         path: The local folder `params`, or the one that holds it.
         dtype: `float32` or `bfloat16`; None keeps each parameter's own.
         config: The model that the tree must belong to; None: the one that it comes nearest to.
+        sharding: Where each leaf goes, by its path and shape, on the devices of this host; None:
+            all on the first one.
 
     Returns:
         A nested dict of jax arrays.
@@ -38,57 +50,32 @@ def load_params(
     """
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, but got {dtype!r}.")
-    target = None if dtype is None else jnp.dtype(dtype)
-    folder = _params_folder(local_folder(path, name="path"))
-    stored = stored_tree(folder)
-    if WRAPPER not in stored:
+    stored = OrbaxFolder(_params_folder(local_folder(path, name="path")))
+    if not stored.wrapped:
+        tops = sorted({name.split("/")[0] for name in stored.tensors})
         raise ValueError(
-            f"`path` must hold a tree under {WRAPPER!r}, but {folder} has the keys "
-            f"{', '.join(sorted(stored)) or 'none'}. Choose an openpi `params` folder."
+            f"`path` must hold a tree under {WRAPPER!r}, but {stored.path} has the keys "
+            f"{', '.join(tops) or 'none'}. Choose an openpi `params` folder."
         )
-    item = {WRAPPER: stored[WRAPPER]}
-    how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=target), item)
-    arguments = ocp.args.PyTreeRestore(item=item, restore_args=how)
-    with _naming_damage(folder), ocp.PyTreeCheckpointer() as checkpointer:
-        params = strip_value(checkpointer.restore(folder, args=arguments)[WRAPPER])
+    shapes = {name: np.broadcast_to(np.float32(0), t.shape) for name, t in stored.tensors.items()}
     if config is None:
-        infer_config(params)
+        infer_config(unflatten(shapes))
     else:
-        check_params(params, config)
-    return jax.tree.map(jnp.asarray, params)
-
-
-def stored_tree(folder: pathlib.Path) -> Mapping[str, Any]:
-    """What an Orbax folder holds: a leaf's shape and type in the place of its array.
-
-    Raises:
-        ValueError: if that cannot be read.
-    """
-    with _naming_damage(folder), ocp.PyTreeCheckpointer() as checkpointer:
-        return checkpointer.metadata(folder.absolute()).item_metadata.tree
-
-
-@contextlib.contextmanager
-def _naming_damage(folder: pathlib.Path) -> Iterator[None]:
-    """Says in one sentence which folder Orbax could not read."""
-    try:
-        yield
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`path` must be a whole Orbax folder, but {str(folder)!r} could not be read "
-            f"({type(error).__name__}: {str(error)[:200]}). Copy or download it again."
-        ) from error
-
-
-def strip_value(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes the last key `value` that flax's training state puts on every leaf.
-
-    Only if all leaves have it: SigLIP's attention has a part of that name.
-    """
-    flat = dict(leaves(tree))
-    if all(path.rsplit("/", 1)[-1] == "value" for path in flat):
-        flat = {path.removesuffix("/value"): leaf for path, leaf in flat.items()}
+        check_params(unflatten(shapes), config)
+    flat: dict[str, jax.Array] = {}
+    for name in sorted(stored.tensors, key=lambda name: -stored.tensors[name].nbytes):
+        leaf = _aligned(stored.tensors[name].shape, dtype_of(dtype or stored.tensors[name].dtype))
+        stored.fill(name, leaf)
+        flat[name] = jax.device_put(leaf, sharding and sharding(name, leaf.shape))
     return unflatten(flat)
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array at an address that lets the CPU's jax arrays take it over without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def save_params(path: str | pathlib.Path, params: Params) -> None:
@@ -105,7 +92,9 @@ def save_params(path: str | pathlib.Path, params: Params) -> None:
     if folder.exists():
         raise ValueError(f"`path` must not exist, but got {str(folder)!r}. Choose another folder.")
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(folder, {WRAPPER: dict(params)})
+        item = {WRAPPER: dict(params)}
+        how = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), item)
+        checkpointer.save(folder, args=ocp.args.PyTreeSave(item, save_args=how))
 
 
 def local_folder(address: str | pathlib.Path, *, name: str) -> pathlib.Path:

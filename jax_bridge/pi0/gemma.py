@@ -141,12 +141,19 @@ def rms_norm(
     return Normed((normed * (1 + factor) + shift).astype(x.dtype), rms, gate)
 
 
+class Attended(NamedTuple):
+    """What attention gives."""
+
+    mixed: Float[Array, "b t v"]
+    probabilities: Float32[Array, "b n t g s"]
+
+
 def attend(
     query: Float[Array, "b t h d"],
     keys: Float[Array, "b s n d"],
     values: Float[Array, "b s n d"],
     mask: Bool[Array, "b t s"],
-) -> Float[Array, "b t v"]:
+) -> Attended:
     """Grouped attention with float32 scores; a row with no visible key attends uniformly."""
     batch, tokens, heads, dim = query.shape
     groups = heads // keys.shape[2]
@@ -156,11 +163,13 @@ def attend(
     scores = jnp.einsum("bnqd,bsnd->bnqs", query, keys, preferred_element_type=jnp.float32)
     visible = jnp.repeat(mask, groups, axis=1)[:, None]
     scores = jnp.where(visible, scores, MASKED_LOGIT)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    weights = _fixed(jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))))
+    total = weights.sum(axis=-1, keepdims=True)
     mixed = jnp.einsum("bnqs,bsnd->bnqd", weights.astype(query.dtype), values)
-    mixed = (mixed / weights.sum(axis=-1, keepdims=True)).astype(query.dtype)
+    mixed = (mixed / total).astype(query.dtype)
     mixed = mixed.reshape(batch, -1, tokens, groups, dim).swapaxes(1, 2)
-    return mixed.reshape(batch, tokens, heads * dim)
+    probabilities = (weights / total).reshape(batch, -1, tokens, groups, keys.shape[1])
+    return Attended(mixed.reshape(batch, tokens, heads * dim), probabilities)
 
 
 def _fixed(value: Array) -> Array:
@@ -203,7 +212,8 @@ def block(
     query, key, value = _project(layer["qkv"], pre_attn.value, expert)
     query, key = rotate(query, turn), rotate(key, turn)
     keys, values = (key, value) if cached is None else _append(cached, (key, value))
-    branch = attend(query, keys, values, mask) @ layer["out"]
+    attended = attend(query, keys, values, mask)
+    branch = attended.mixed @ layer["out"]
     after_attn = change("post_attn_embedding", gated_residual(x, branch, pre_attn.gate))
     pre_mlp = _norm(layer, "norm_mlp", after_attn)
     gating = jax.nn.gelu(pre_mlp.value @ layer["gating"][0], approximate=True)
@@ -217,6 +227,7 @@ def block(
         "mlp_activation": activation,
         "pre_attn_norm_scale": pre_attn.rms,
         "pre_mlp_norm_scale": pre_mlp.rms,
+        "attention": attended.probabilities,
     }
     return hidden, (key, value), taps
 

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jax_bridge.interventions import Intervention
+from jax_bridge.interventions import PlacedChange
 from jax_bridge.pi0 import sampler
 from jax_bridge.pi0.capture import CaptureSpec
 from jax_bridge.pi0.capture_plan import CapturePlan
-from jax_bridge.pi0.changing import AffineMap, ChangePlan, plan_changes
+from jax_bridge.pi0.changing import ChangePlan, Map, plan_changes
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.observation import ArrayLike, Observation, check_shape
 from jax_bridge.pi0.parameters import Params, check_params, init_params
@@ -49,7 +49,7 @@ class Pi0:
         key: Any = None,
         num_steps: int = 10,
         capture: None = None,
-        interventions: Sequence[Intervention] = (),
+        interventions: Sequence[PlacedChange] = (),
     ) -> Array: ...
 
     @overload
@@ -62,7 +62,7 @@ class Pi0:
         key: Any = None,
         num_steps: int = 10,
         capture: CaptureSpec,
-        interventions: Sequence[Intervention] = (),
+        interventions: Sequence[PlacedChange] = (),
     ) -> tuple[Array, dict[str, Array]]: ...
 
     def sample_actions(
@@ -74,7 +74,7 @@ class Pi0:
         key: Any = None,
         num_steps: int = 10,
         capture: CaptureSpec | None = None,
-        interventions: Sequence[Intervention] = (),
+        interventions: Sequence[PlacedChange] = (),
     ) -> Any:
         """Samples action chunks, and captures latents on the way.
 
@@ -164,7 +164,7 @@ def _sample_actions(
     params: Params,
     observation: Observation,
     noise: Array,
-    maps: tuple[AffineMap, ...],
+    maps: tuple[Map, ...],
     *,
     config: Pi0Config,
     num_steps: int,

@@ -10,6 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
+from jax_bridge.pi0.attention_pooling import SITE as ATTENTION
+from jax_bridge.pi0.attention_pooling import AttentionPooling, pair_of
 from jax_bridge.pi0.capture_plan import CapturePlan, Field, Span, region_spans
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.gemma import Taps
@@ -58,7 +60,11 @@ class Recorder:
     """Keeps one expert's fields of a plan: called with each block's taps, inside the scan."""
 
     def __init__(
-        self, captured: tuple[Field, ...], regions: Mapping[str, Region], tokens: int
+        self,
+        captured: tuple[Field, ...],
+        regions: Mapping[str, Region],
+        tokens: int,
+        attention: AttentionPooling | None = None,
     ) -> None:
         """Prepares the pooling matrices of every site.
 
@@ -66,9 +72,11 @@ class Recorder:
             captured: Fields of one expert.
             regions: All regions.
             tokens: Tokens of this expert.
+            attention: What pools its attention, where that is captured.
         """
-        self.captured, self.regions, self.tokens = captured, regions, tokens
-        self.sites = tuple(dict.fromkeys(field.site for field in captured))
+        self.regions, self.tokens, self.attention = regions, tokens, attention
+        self.captured = tuple(field for field in captured if field.site != ATTENTION)
+        self.sites = tuple(dict.fromkeys(field.site for field in self.captured))
         self.rows = {site: self._rows(site) for site in self.sites}
         made: dict[tuple, Array] = {}
         for rows in self.rows.values():
@@ -78,7 +86,10 @@ class Recorder:
 
     def __call__(self, taps: Taps) -> dict[str, Any]:
         """Slices and pools what one block computed."""
-        return {site: self._record(site, taps[site]) for site in self.sites}
+        kept: dict[str, Any] = {site: self._record(site, taps[site]) for site in self.sites}
+        return (
+            kept if self.attention is None else {**kept, ATTENTION: self.attention(taps[ATTENTION])}
+        )
 
     def _record(self, site: str, value: Array) -> dict[str, Array]:
         """Slices and pools one site."""
@@ -99,6 +110,9 @@ class Recorder:
     def field(self, field: Field, recorded: Mapping[str, Any]) -> Array:
         """Takes one field out of what all scans stacked: [scans ..., b, (tokens,) width]."""
         kept = recorded[field.site]
+        if field.site == ATTENTION:
+            assert self.attention is not None
+            return self.attention.pair(field.region, kept)
         if field.pool in LINEAR_POOLS:
             row = self.rows[field.site].index((field.region, field.pool))
             value = kept["linear"][..., row, :]
@@ -154,11 +168,27 @@ def _masked_max(value: Float[Array, "b t w"], region: Region) -> Float32[Array, 
 
 
 def make_recorder(
-    plan: CapturePlan | None, expert: str, regions: Mapping[str, Region], tokens: int
+    plan: CapturePlan | None, expert: str, regions: Mapping[str, Region], tokens: Mapping[str, int]
 ) -> Recorder | None:
-    """A recorder of one expert's blocks; None if the plan asks nothing of it."""
+    """A recorder of one expert's blocks; None if the plan asks nothing of it.
+
+    Args:
+        plan: What is captured.
+        expert: Whose blocks.
+        regions: All regions.
+        tokens: Tokens of both experts.
+    """
     captured = () if plan is None else plan.of(expert)
-    return Recorder(captured, regions, tokens) if captured else None
+    if not captured:
+        return None
+    pairs = [pair_of(field.region) for field in captured if field.site == ATTENTION]
+    prefix = 0 if expert == "vlm" else tokens["vlm"]
+    pooling = (
+        AttentionPooling(regions, pairs, expert=expert, tokens=tokens[expert], prefix=prefix)
+        if pairs
+        else None
+    )
+    return Recorder(captured, regions, tokens[expert], pooling)
 
 
 def latents_of(

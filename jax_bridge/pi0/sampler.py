@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Float32
 
 from jax_bridge.pi0 import embedding, gemma
 from jax_bridge.pi0.capture_plan import CapturePlan, flow_times
-from jax_bridge.pi0.changing import AffineMap, ChangePlan, make_change
+from jax_bridge.pi0.changing import ChangePlan, Map, make_change
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.embedding import Prefix, TimeEmbedding
 from jax_bridge.pi0.gemma import Cache, Change, Record, Rope
@@ -164,13 +164,13 @@ def sample_actions(
     config: Pi0Config,
     num_steps: int,
     plan: CapturePlan | None,
-    changes: tuple[ChangePlan, Sequence[AffineMap]] | None = None,
+    changes: tuple[ChangePlan, Sequence[Map]] | None = None,
 ) -> tuple[Float32[Array, "b h a"], dict[str, Array]]:
     """Integrates the velocity from noise (time 1) to actions (time 0), recording on the way."""
     embedded = embedding.embed_prefix(params, observation, config)
     regions = find_regions(observation, config)
     tokens = {"vlm": embedded.mask.shape[1], "action": config.suffix_len}
-    vlm, action = (make_recorder(plan, expert, regions, size) for expert, size in tokens.items())
+    vlm, action = (make_recorder(plan, expert, regions, tokens) for expert in tokens)
     layers = None if plan is None else plan.layers
 
     def change_of(expert: str, step: Any = 0) -> Change | None:

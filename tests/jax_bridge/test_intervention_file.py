@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jax_bridge.interventions import Intervention, Place, load_interventions, save_interventions
+from jax_bridge.interventions import (
+    Intervention,
+    Place,
+    Replacement,
+    load_interventions,
+    save_interventions,
+)
 
 PLACES = (
     Place(expert="action", site="hidden_states", region="action", pool="mean", layer=3, flow_time=0.1),
@@ -77,3 +83,25 @@ def test_what_does_not_fit_is_named(tmp_path, change, message):
     save_file(tensors, tmp_path / "x.safetensors", metadata)
     with pytest.raises(ValueError, match=message):
         load_interventions(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 6)])
+def test_a_replacement_comes_back_and_has_a_digest_of_its_own(tmp_path, shape):
+    place = Place(expert="vlm", site="hidden_states", region="text", pool="tokens", layer=3)
+    value = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    save_interventions(tmp_path / "a.safetensors", [Replacement(place=place, value=value)], {})
+    file = load_interventions(tmp_path / "a.safetensors")
+    (found,) = file.interventions
+    assert isinstance(found, Replacement)
+    assert (found.place, found.kind, found.width) == (place, "replace", 6)
+    np.testing.assert_array_equal(found.value, value)
+    save_interventions(tmp_path / "b.safetensors", [Replacement(place=place, value=value + 1)], {})
+    assert load_interventions(tmp_path / "b.safetensors").digest != file.digest
+
+
+def test_a_replacement_of_one_token_by_many_is_refused(tmp_path):
+    place = Place(expert="vlm", site="hidden_states", region="text", pool="last")
+    wrong = Replacement(place=place, value=np.zeros((2, 6), np.float32))
+    save_interventions(tmp_path / "a.safetensors", [wrong], {})
+    with pytest.raises(ValueError, match=r"value of .* is \(2, 6\), which does not fit"):
+        load_interventions(tmp_path / "a.safetensors")

@@ -51,6 +51,7 @@ SPECS = {
     "pooled": CaptureSpec.preset("pooled"),
     "tokens": CaptureSpec.preset("tokens"),
     "one expert": CaptureSpec(experts=("vlm",), sites=("mlp_activation",), pools=("max",)),
+    "attention": CaptureSpec.preset("attention"),
     "sampler only": CaptureSpec(experts=("action",), sites=("x_t",), flow_times=(0.5,)),
     "chosen layers": CaptureSpec(
         sites=("hidden_states", "pre_mlp_norm_scale", *SAMPLER_SITES),

@@ -121,7 +121,10 @@ def test_latents_at_released_size_are_what_the_spec_foretells(name, preset):
         ),
         ({"names": ("vlm.hidden_states.action.mean",)}, "`region` of expert vlm must be one of"),
         ({"names": ("vlm.x_t.text.mean",)}, "'vlm.x_t.text.mean': x_t exists as action.x_t.action"),
-        ({"sites": ("attention",)}, "attention is not captured yet"),
+        (
+            {"sites": ("attention",)},
+            "attention of expert vlm is named vlm.attention.<region>_to_<region>",
+        ),
         ({}, "`sites` or `names` must name latents to capture, but got neither"),
         ({"sites": ("hidden_states",), "regions": ()}, "`regions` must name at least one"),
     ],

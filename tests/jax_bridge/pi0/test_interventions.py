@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jax_bridge.interventions import Intervention, Place
+from jax_bridge.interventions import Intervention, Place, Replacement
 from jax_bridge.pi0 import CaptureSpec
 
 STEPS = 3
@@ -112,6 +112,42 @@ def test_several_interventions_are_made_one_after_another(micro, plain):
     np.testing.assert_allclose(latents[name][:, 1, 0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_another_samples_latents_are_put_in_token_by_token(micro, plain):
+    """With its own values nothing changes; with another row's, that row's follow."""
+    name = "vlm.hidden_states.text.tokens"
+    place = Place(expert="vlm", site="hidden_states", region="text", pool="tokens", layer=1)
+    other = Replacement(place=place, value=plain[1][name][1, 1])
+    _, latents = changed(micro, other)
+    mask = plain[1]["mask.text"]
+    for row in range(2):
+        after = latents[name][row, 1]
+        np.testing.assert_array_equal(after[mask[row]], plain[1][name][1, 1][mask[row]])
+        np.testing.assert_array_equal(after[~mask[row]], plain[1][name][row, 1][~mask[row]])
+    np.testing.assert_array_equal(latents[name][:, 0], plain[1][name][:, 0])
+    np.testing.assert_array_equal(latents[name][1], plain[1][name][1])
+    assert (latents[name][0, 2] != plain[1][name][0, 2]).any()
+
+
+def test_one_value_takes_the_place_of_every_token_at_its_flow_time_alone(micro, plain):
+    value = np.linspace(-1, 1, WIDTH, dtype=np.float32)
+    place = Place(
+        expert="action", site="hidden_states", region="action", pool="mean", layer=2, flow_time=1.0
+    )
+    _, latents = changed(micro, Replacement(place=place, value=value))
+    name = "action.hidden_states.action.tokens"
+    after = latents[name][:, 2, 0]
+    np.testing.assert_array_equal(after, np.broadcast_to(value, after.shape))
+    assert (latents[name][:, 2, 1] != value).any()
+    np.testing.assert_array_equal(latents[name][:, :2, 0], plain[1][name][:, :2, 0])
+
+
+def test_a_value_of_another_number_of_tokens_is_refused(micro):
+    place = Place(expert="action", site="hidden_states", region="action", pool="tokens")
+    wrong = Replacement(place=place, value=np.zeros((3, WIDTH), np.float32))
+    with pytest.raises(ValueError, match=r"`value` must have 10 tokens.*but got 3"):
+        run(micro, (wrong,))
+
+
 @pytest.mark.parametrize("site", ["post_attn_embedding", "mlp_activation"])
 def test_other_sites_of_a_block_are_changed_too(micro, plain, site):
     width = 128 if site == "mlp_activation" else WIDTH
@@ -130,7 +166,7 @@ def test_other_sites_of_a_block_are_changed_too(micro, plain, site):
         ({"site": "velocity"}, "`site` must be one of hidden_states.*but got 'velocity'"),
         ({"region": "text"}, "`region` must be one of expert action, but got 'text'"),
         ({"expert": "vlm", "region": "text", "flow_time": 1.0}, "`flow_time` must be None"),
-        ({"width": 32}, "`b` must be 64 wide.*but got 32"),
+        ({"width": 32}, "The numbers must be 64 wide.*but got 32"),
         ({"expert": "head"}, "`expert` must be one of vlm, action"),
     ],
 )

@@ -1,8 +1,10 @@
 """Orbax folders: both of openpi's flavours, our own, and folders that are neither."""
 
+import jax
 import numpy as np
 import pytest
 
+from jax_bridge.checkpoints.orbax_folder import OrbaxFolder
 from jax_bridge.pi0 import (
     Pi0,
     Pi0Config,
@@ -12,7 +14,6 @@ from jax_bridge.pi0 import (
     params_digest,
     save_params,
 )
-from jax_bridge.pi0.checkpoint import strip_value
 from jax_bridge.pi0.parameters import leaves, unflatten
 
 CONFIG = Pi0Config.preset("pi0_micro")
@@ -60,11 +61,38 @@ def test_saved_folder_has_openpis_layout(tmp_path, params):
     assert "('params', 'PaliGemma', 'img', 'embedding', 'bias')" in metadata
 
 
-def test_value_is_stripped_only_if_every_leaf_ends_in_it():
-    training = {"attention": {"value": {"kernel": {"value": 1}}}, "bias": {"value": 2}}
-    assert strip_value(training) == {"attention": {"value": {"kernel": 1}}, "bias": 2}
-    policy = {"attention": {"value": 1}, "bias": 2}
-    assert strip_value(policy) == policy
+def test_parameters_go_where_their_sharding_says(tmp_path, params):
+    save_params(tmp_path / "params", params)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("model",))
+    asked = {}
+
+    def sharding(path, shape):
+        asked[path] = shape
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    loaded = load_params(tmp_path, sharding=sharding)
+    assert asked == param_shapes(CONFIG)
+    assert params_digest(loaded) == params_digest(params)
+    assert all(leaf.sharding.mesh == mesh for _, leaf in leaves(loaded))
+
+
+def test_the_largest_parameters_are_read_first_and_never_whole_in_another_type(
+    tmp_path, params, monkeypatch
+):
+    """That is what bounds the memory; benchmarks/load_memory.py measures it."""
+    save_params(tmp_path / "params", params)
+    sizes, held = [], []
+    fill = OrbaxFolder.fill
+
+    def watched(self, name, out):
+        sizes.append(self.tensors[name].nbytes)
+        held.append(out.dtype.name)
+        fill(self, name, out)
+
+    monkeypatch.setattr(OrbaxFolder, "fill", watched)
+    load_params(tmp_path, dtype="bfloat16")
+    assert sizes == sorted(sizes, reverse=True)
+    assert set(held) == {"bfloat16"}
 
 
 def change_leaf(params, path, value):
