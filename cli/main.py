@@ -65,6 +65,9 @@ COMMANDS: dict[str, Command] = {
         module="cli.lightning_choice",
         help="write a probe's predictions as Parquet, or what a torch model has inside as shards",
     ),
+    "compare": Command(
+        module="cli.compare", help="whether two sets of vectors differ, each number beside its null"
+    ),
     "sweep": Command(module="cli.sweep", help="fit and test over a grid of settings, side by side"),
     "erase": Command(
         module="cli.erase", help="take a concept out of latents, as a file of interventions"
