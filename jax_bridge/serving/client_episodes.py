@@ -10,8 +10,8 @@ class EpisodeCount:
     """Counts the episodes and calls of one client.
 
     An episode begins where the client says so (`reset`, another `episode`), after it ended one,
-    after it was idle (unless it named the episode), and where the instruction changes: a client that says nothing changes its
-    task only between episodes.
+    after it was idle (unless it is in an episode that it named), and where the instruction
+    changes: a client that says nothing changes its task only between episodes.
     """
 
     def __init__(self, connection: int) -> None:
@@ -38,6 +38,11 @@ class EpisodeCount:
     def is_named(self) -> bool:
         """Whether the client itself named the episode at hand."""
         return self._given is not None
+
+    @property
+    def is_in_named(self) -> bool:
+        """Whether an episode that the client named goes on."""
+        return self.is_named and not self._over
 
     def advance(self, words: ClientWords, instruction: str) -> bool:
         """Counts a call; returns whether an episode begins with it."""

@@ -159,7 +159,7 @@ class PolicyServer:
             async with asyncio.timeout(self._options.idle_seconds):
                 return await connection.recv()
         except TimeoutError:
-            if not client.count.is_named:  # a client that names episodes ends them itself
+            if not client.count.is_in_named:  # a client that names episodes ends them itself
                 client.count.end()
                 await self._leave(client)
         return await connection.recv()

@@ -105,7 +105,11 @@ def test_silence_ends_no_episode_that_has_a_name(tmp_path):
         time.sleep(0.3)
         ask(message())  # still the same episode
         ask({"end_episode": {"success": True}})
-    assert rows(tmp_path, "episode", "call", "success") == [(5, 0, True), (5, 1, True)]
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "index.parquet").exists():  # silence commits what has ended
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert rows(tmp_path, "episode", "call", "success") == [(5, 0, True), (5, 1, True)]
 
 
 def test_a_named_episode_that_was_cut_off_is_dropped_and_can_be_sent_again(tmp_path):
