@@ -6,10 +6,10 @@ statistics of the data that it was trained on.
 
 import pathlib
 
+from jax_bridge.checkpoints import open_checkpoint
 from jax_bridge.checkpoints.cached_checkpoint import cached_checkpoint
-from jax_bridge.pi0.checkpoint import stored_tree, strip_value
 from jax_bridge.pi0.config import PRESETS, Pi0Config
-from jax_bridge.pi0.parameters import Shapes, leaves, param_shapes
+from jax_bridge.pi0.parameters import Shapes, param_shapes
 from jax_bridge.shards.remote.address import is_address
 
 STATISTICS_FILE = "norm_stats.json"
@@ -75,8 +75,8 @@ def stored_shapes(folder: pathlib.Path) -> Shapes:
     Raises:
         ValueError: if the folder is damaged.
     """
-    tree = stored_tree(folder / "params").get("params", {})
-    return {path: tuple(leaf.shape) for path, leaf in leaves(strip_value(tree))}
+    tensors = open_checkpoint(folder / "params").tensors
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def find_preset(folder: pathlib.Path) -> str:
