@@ -63,7 +63,7 @@ def _load(address: str) -> Any:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise ImportError(
-            "`tokenizer` needs transformers. Install it with `pip install 'vla-lens[text]'`."
+            "`tokenizer` needs transformers. Install it with `pip install 'vla-lens[context]'`."
         ) from error
     try:
         return AutoTokenizer.from_pretrained(address)

@@ -17,6 +17,21 @@ OUTPUT = "text_model.lm_head.weight"
 """Tied to the embedding, so some savers leave it out."""
 
 
+def require_kosmos() -> None:
+    """Looks for transformers before a large file is read.
+
+    Raises:
+        ImportError: if it is not installed, or has no Kosmos-2.
+    """
+    try:
+        from transformers import Kosmos2ForConditionalGeneration  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "`RoboVLMs` needs transformers 5 with Kosmos-2. Install it with `pip install "
+            "'vla-lens[context]'`."
+        ) from error
+
+
 def kosmos_config(tensors: Mapping[str, Tensor], *, text_heads: int, vision_heads: int) -> Any:
     """The configuration that these shapes mean; numbers of heads have no shape.
 

@@ -20,6 +20,7 @@ from lightning_modules.capture.robovlms.kosmos import (
     build_kosmos,
     check_backbone,
     kosmos_config,
+    require_kosmos,
 )
 from lightning_modules.capture.robovlms.lora import merge_lora
 
@@ -65,6 +66,7 @@ class RoboVLMs(nn.Module):
         super().__init__()
         if history not in ("post", "pre"):
             raise ValueError(f"`history` must be post or pre, but got {history!r}.")
+        require_kosmos()
         found = sort_tensors(read_tensors(checkpoint, trust=trust))
         tensors = merge_lora(found.backbone, lora_alpha, found.account)
         found.account.backbone = len(tensors)

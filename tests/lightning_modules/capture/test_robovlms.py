@@ -1,6 +1,7 @@
 """RoboVLMs from its checkpoint alone: the documented numbers, or a refusal with the reason."""
 
 import argparse
+import sys
 
 import pytest
 import torch
@@ -297,3 +298,9 @@ def test_vectors_come_in_the_type_that_is_asked_for(tensors, checkpoint):
     vectors = RoboVLMs(checkpoint, dtype="bfloat16", **SIZES)(batch)
     assert vectors.dtype == torch.bfloat16
     torch.testing.assert_close(vectors.float(), expected(tensors, batch), rtol=0, atol=0.1)
+
+
+def test_without_transformers_it_says_what_to_install(checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"needs transformers 5 .* 'vla-lens\[context\]'"):
+        RoboVLMs(checkpoint, **SIZES)
