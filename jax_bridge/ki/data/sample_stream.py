@@ -5,6 +5,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from jax_bridge.ki.data.mixture import MixtureSource
 from jax_bridge.ki.data.samples import SampleMaker, as_batch
@@ -65,6 +66,8 @@ class SampleStream:
         source = grain.MapDataset.source(self._source_at(self._step))
         batches = source.map(self._maker).to_iter_dataset(options)
         if self._workers:
+            if not flags.FLAGS.is_parsed():  # grain's workers read flags of its own
+                flags.FLAGS.mark_as_parsed()
             return batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
         return batches
 

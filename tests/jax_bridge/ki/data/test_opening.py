@@ -236,3 +236,13 @@ def test_settings_that_make_no_sense_are_refused():
         DataConfig(held_out=1.0)
     with pytest.raises(ValueError, match="`workers` must be at least 0, but got -1"):
         DataConfig(workers=-1)
+
+
+@pytest.mark.slow
+def test_worker_processes_change_no_batch(folder):
+    alone = taken(opened(folder, "first", "second").stream, 6)
+    data = opened(folder, "first", "second", workers=2)
+    data.stream.restore(alone[2].position)
+    for expected, found in zip(alone[3:], taken(data.stream, 3), strict=True):
+        assert found.keys == expected.keys
+        np.testing.assert_array_equal(found.batch.actions, expected.batch.actions)
