@@ -113,7 +113,7 @@ class ContextWriter(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Says what there is; this is reached even where nothing was left to do."""
-        pl_module.print(self.summary())
+        pl_module.print(self.summary(trainer.world_size))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -127,11 +127,12 @@ class ContextWriter(Callback):
             if error is not exception:
                 _log.warning("%s", error)
 
-    def summary(self) -> str:
-        """What was written, and which vectors are not finite."""
+    def summary(self, processes: int = 1) -> str:
+        """What was written, and which vectors are not finite; of this process alone."""
+        by = f" by the first of {processes} processes" * (processes > 1)
         written = self.stream.written if self.stream else 0
         done = f"; {self.episodes_before} episodes were there already" * bool(self.episodes_before)
-        lines = [f"captured: {written} samples into {Path(self.out)}{done}"]
+        lines = [f"captured: {written} samples into {Path(self.out)}{by}{done}"]
         if self._skipped:
             name, why = next(iter(self._skipped.items()))
             lines.append(f"{len(self._skipped)} could not be read, as {name}: {why}")

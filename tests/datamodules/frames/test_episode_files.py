@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules.frames.frame_data_module import FrameDataModule
-from tests.jax_bridge.episodes.episode_files import picture, write_libero
+from tests.jax_bridge.episodes.episode_files import picture, write_calvin, write_libero
 
 
 def rows(path, **options):
@@ -67,3 +67,13 @@ def test_a_file_that_somebody_writes_is_passed_over_and_named(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)  # as a program does that writes
         data, _ = rows(tmp_path)
     assert list(data.source.skipped) == [str(tmp_path / "b.hdf5")]
+
+
+def test_calvins_folders_are_found(tmp_path):
+    write_calvin(tmp_path / "training", annotated=True)
+    data, batches = rows(tmp_path / "training")
+    assert data.kind == "auto"
+    assert sum(len(b.samples) for b in batches) == sum(
+        len(e.timesteps) for e in data.source.episodes
+    )
+    assert all(s.instruction for b in batches for s in b.samples)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cli.main import main
+from datamodules.frames.frame_data_module import FrameDataModule
 from datamodules.frames.plan_file import read_plan
 from jax_bridge.episodes import survey
 from lightning_modules.recordings.action_sums import BINS, ActionSums
@@ -219,7 +220,11 @@ def test_the_commands_write_statistics_and_a_plan_that_can_be_read(folder, tmp_p
     ]) == 0  # fmt: skip
     frames = read_plan(str(out))
     assert sum(len(f) for f in frames.values()) == 12
-    assert all(Path(name).is_file() for name in frames)
+    data = FrameDataModule(str(folder), profile="raw", plan=str(out), batch_size=12)
+    data.setup()
+    (batch,) = data.predict_dataloader()
+    read = {(f"{folder}/{Path(e.episode.name).name}") for e in data.episodes}
+    assert (len(batch.samples), read) == (12, set(frames))
     document = out.with_suffix(".md").read_text()
     assert all(name in document for name in frames)
     assert "12 frames of 6 of 12 episodes in 4 strata" in capsys.readouterr().out
