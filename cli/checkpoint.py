@@ -129,20 +129,22 @@ def _compare(config: Namespace) -> int:
     )
     with byte_progress("compare", first.nbytes + second.nbytes) as on_bytes:
         found = compare(first, second, on_bytes=on_bytes)
-    _give(config, "changes", describe_difference(found), found.to_json())
     if config.out is not None:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
         draw_changes(found, Path(config.out) / "changes.png")
+    _give(config, "changes", describe_difference(found), found.to_json())
     return 0
 
 
 def _give(config: Namespace, name: str, page: str, entry: dict) -> None:
+    """Writes first, so that `| head` costs no file."""
     text = json.dumps(entry, indent=1)
-    print(text if config.format == "json" else page)
     if config.out is not None:
         folder = Path(config.out)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.md").write_text(f"{page}\n")
         (folder / f"{name}.json").write_text(f"{text}\n")
+    print(text if config.format == "json" else page)
 
 
 def _download(config: Namespace) -> int:

@@ -53,7 +53,12 @@ def _draw_bars(axes: "Axes", listed: list[Move], colours: list[str]) -> None:
     axes.set_yticks(range(len(listed)), [_shortened(move.name) for move in listed], fontsize=7)
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set(xscale="log", xlabel="relative change")
+    values = [_drawn(move.relative) for move in listed]
+    # Two decades at least, so that nearly equal changes look so.
+    axes.set(
+        xscale="log", xlabel="relative change",
+        xlim=(min(values[-1], values[0] / 100) / 1.5, values[0] * 1.5),
+    )  # fmt: skip
 
 
 def _drawn(relative: float) -> float:
