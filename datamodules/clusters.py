@@ -23,6 +23,8 @@ class Clusters:
     """Number of the unit that each episode belongs to."""
     steps_of_episode: Int64[np.ndarray, " n"]
     """How many steps each episode takes, as far as its samples show: the last timestep + 1."""
+    stride: int = 1
+    """What divides every sample's timestep."""
     tasks: tuple[str, ...]
     """Names of the tasks; a name that two suites share is written with its suite."""
 
@@ -78,13 +80,15 @@ def clusters_of_index(
     unit_of_episode = np.zeros(len(episodes), np.int64)
     unit_of_episode[episode_of_row] = units.of_row
     steps = np.zeros(len(episodes), np.int64)
-    np.maximum.at(steps, episode_of_row, index["timestep"].to_numpy().astype(np.int64) + 1)
+    timesteps = index["timestep"].to_numpy().astype(np.int64)
+    np.maximum.at(steps, episode_of_row, timesteps + 1)
     clusters = Clusters(
         episodes=tuple(episodes),
         task_of_episode=task_of_episode,
         unit=unit,
         unit_of_episode=unit_of_episode,
         steps_of_episode=steps,
+        stride=max(1, int(np.gcd.reduce(timesteps))) if len(timesteps) else 1,
         tasks=tuple(tasks),
     )
     return clusters, episode_of_row

@@ -19,6 +19,7 @@ from lightning_modules.metrics.cluster_sums import ClusterSums
 from lightning_modules.metrics.grid_confusion import GridConfusion
 from lightning_modules.metrics.grid_metric import GridMetric, MetricBatch, MetricContext
 from lightning_modules.metrics.registry import metrics_for
+from lightning_modules.metrics.step_sums import StepSums
 from lightning_modules.objectives.objective import Objective
 from lightning_modules.probe_group import GroupSpec
 from lightning_modules.probe_spec import ProbeSpec
@@ -40,7 +41,10 @@ class GroupEvaluation(nn.Module):
         self.score = ClusterSums(cells, clusters)
         classes = context.target.size if group.is_main and objective.classifies else 0
         self.confusion = GridConfusion(cells, classes) if classes else None
-        self.metrics = nn.ModuleDict(metrics_for(context) if group.is_main else {})
+        asked = group.is_main or (group.exchanged and not group.prefix)
+        kinds = metrics_for(context, control_task=group.exchanged) if asked else {}
+        self.metrics = nn.ModuleDict(kinds)
+        self.steps = None if group.prefix else steps_of(context)
 
     def update(
         self, outputs: Float[Tensor, "b c k"], targets: Shaped[Tensor, "b ..."], batch: LatentBatch
@@ -53,6 +57,9 @@ class GroupEvaluation(nn.Module):
         self, outputs: Float[Tensor, "b c k"], targets: Shaped[Tensor, "b ..."], batch: LatentBatch
     ) -> None:
         """Counts one batch for everything else that results show."""
+        if self.steps is not None:
+            scores = self.objective.scores(outputs, targets)
+            self.steps.update(scores, batch.clusters, batch.timestep)
         if self.confusion is not None:
             self.confusion.update(outputs.argmax(-1), cast(Tensor, targets))
         given = MetricBatch(
@@ -96,6 +103,9 @@ class GridEvaluation(nn.Module):
         )
         self.trivial = ClusterSums(1, len(clusters))
         self.control_trivial = ClusterSums(1, len(clusters))
+        self.trivial_steps = StepSums(
+            1, clusters.unit_of_episode, clusters.steps_of_episode, clusters.stride
+        )
         self.code = OnlineCodeSums(len(spec.cells), blocks)
 
     def of(self, place: int) -> GroupEvaluation:
@@ -127,6 +137,9 @@ class GridEvaluation(nn.Module):
         pairs = ((self.trivial, batch.targets), (self.control_trivial, batch.control_targets))
         for metric, targets in pairs:
             metric.update(self.objective.scores(blind, targets), batch.clusters)
+        if all_metrics:
+            scores = self.objective.scores(blind, batch.targets)
+            self.trivial_steps.update(scores, batch.clusters, batch.timestep)
 
     def training_loss(
         self, group: GroupSpec, outputs: Float[Tensor, "b c k"], batch: LatentBatch
@@ -155,6 +168,15 @@ class GridEvaluation(nn.Module):
         every = [module for module in self.modules() if isinstance(module, Metric)]
         for metric in every if all_metrics else used:
             metric.reset()
+
+
+def steps_of(context: MetricContext) -> StepSums | None:
+    """Sums by rollout step, where the episodes' lengths are known."""
+    if context.steps_of_cluster is None:
+        return None
+    return StepSums(
+        context.cells, context.unit_of_cluster, context.steps_of_cluster, context.stride
+    )
 
 
 def targets_of(group: GroupSpec, batch: LatentBatch) -> Shaped[Tensor, "b ..."]:

@@ -51,6 +51,46 @@ class CodeLength:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StepScore:
+    """The score of a cell in one stretch of the rollout."""
+
+    step: int
+    """Its first environment step."""
+    samples: int
+    score: Estimate
+    margin: Estimate
+    """The score minus that of the strongest yardstick in this stretch, on the same draws."""
+    beside: str
+    """Which one that is: a control's name, or `trivial`."""
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "StepScore":
+        """Reads what `to_json` of the results wrote."""
+        read = {word: Estimate.from_json(entry[word]) for word in ("score", "margin")}
+        return cls(**{**entry, **read})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimilarityMatrix:
+    """Cosines of the chosen cell's readings to the instructions' embeddings, both centred."""
+
+    names: tuple[str, ...]
+    read: tuple[tuple[float | None, ...], ...]
+    """Row: the true instruction; None where the split has none of its samples."""
+    perfect: tuple[tuple[float | None, ...], ...]
+    """Cosines of the embeddings themselves."""
+    control: tuple[tuple[float | None, ...], ...] = ()
+    """The readings of the probe that was trained on exchanged instructions."""
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "SimilarityMatrix":
+        """Reads what `to_json` of the results wrote."""
+        words = ("read", "perfect", "control")
+        rows = {word: tuple(tuple(row) for row in entry[word]) for word in words}
+        return cls(names=tuple(entry["names"]), **rows)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CellResult:
     """One probe on one split."""
 
@@ -82,6 +122,8 @@ class CellResult:
     """Mean score with permuted labels."""
     penalty: float | None = None
     """Of a closed form, as chosen on the validation split; None where the probe was trained."""
+    by_step: tuple[StepScore, ...] = ()
+    """The score by stretch of the rollout; empty where there is one only."""
 
     @property
     def selectivity(self) -> Estimate | None:
@@ -125,6 +167,12 @@ class ProbeResults:
     there is one episode."""
     reliability: tuple[dict[str, float], ...] = ()
     """Of the chosen cell: confidence, accuracy and samples of each bin of stated probability."""
+    class_recall: dict[str, Estimate] = dataclasses.field(default_factory=dict)
+    """Of the chosen cell: which share of each class that occurs was recognised."""
+    control_recall: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The same of the probe that was trained on exchanged targets."""
+    similarity: SimilarityMatrix | None = None
+    """Of the chosen cell, where the targets are embeddings of a few instructions."""
     split_by: str = "episode"
     """What the split keeps together; `sample` leaks."""
     permutation: str = ""
@@ -155,6 +203,10 @@ class ProbeResults:
         intervals = entry.get("task_intervals", {})
         values["task_intervals"] = {task: _interval(ends) for task, ends in intervals.items()}
         values["reliability"] = tuple(entry.get("reliability", ()))
+        recall = entry.get("class_recall", {})
+        values["class_recall"] = {name: Estimate.from_json(e) for name, e in recall.items()}
+        similarity = entry.get("similarity")
+        values["similarity"] = similarity and SimilarityMatrix.from_json(similarity)
         return cls(**values)
 
 
@@ -169,6 +221,7 @@ def _cell_result(entry: Mapping[str, Any]) -> CellResult:
     controls, metrics = entry.get("controls", {}), entry.get("metrics", {})
     values["controls"] = {name: ControlResult.from_json(c) for name, c in controls.items()}
     values["code"] = CodeLength(**entry["code"]) if entry.get("code") else None
+    values["by_step"] = tuple(StepScore.from_json(e) for e in entry.get("by_step", ()))
     values["metrics"] = {name: Estimate.from_json(e) for name, e in metrics.items()}
     return CellResult(**values)
 

@@ -5,7 +5,7 @@ Letters: c cells, n clusters, g groups of clusters (units of the split).
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,24 @@ from lightning_modules.grid_evaluation import GridEvaluation, GroupEvaluation
 from lightning_modules.metrics.bootstrap import cluster_bootstrap
 from lightning_modules.metrics.by_task import task_intervals
 from lightning_modules.metrics.calibration import Calibration
+from lightning_modules.metrics.class_recall import BalancedAccuracy
 from lightning_modules.metrics.cluster_sums import ClusterSums, mean_by_group, mean_over_samples
 from lightning_modules.metrics.estimate import Estimate
 from lightning_modules.metrics.grid_confusion import balanced_accuracy
 from lightning_modules.metrics.grid_metric import GridMetric, estimate_all
+from lightning_modules.metrics.similarity import SimilarityGap
 from lightning_modules.probe_spec import ProbeSpec
-from lightning_modules.results import CellResult, CodeLength, ControlResult, Interval, ProbeResults
+from lightning_modules.results import (
+    CellResult,
+    CodeLength,
+    ControlResult,
+    Interval,
+    ProbeResults,
+    SimilarityMatrix,
+)
+from lightning_modules.step_summary import step_scores
+
+Kind = TypeVar("Kind", bound=GridMetric)
 
 
 def _pairs(intervals: np.ndarray) -> list[Interval]:
@@ -131,10 +143,20 @@ def _confusion(
     return balanced_accuracy(whole).tolist(), tuple(map(tuple, whole[chosen].tolist()))
 
 
-def _of_chosen(parts: Sequence[GroupEvaluation], clusters: Clusters, chosen: int) -> dict[str, Any]:
-    """What is kept of the chosen cell alone: intervals by task, and how well it is calibrated."""
-    places = [(part, i) for part in parts for i in range(part.score.total.shape[0])]
-    part, chosen = places[chosen]
+def _of_chosen(
+    spec: ProbeSpec, evaluation: GridEvaluation, clusters: Clusters, chosen: int
+) -> dict[str, Any]:
+    """What is kept of the chosen cell alone: tasks, classes, instructions, calibration."""
+    groups = [(i, group) for i, group in enumerate(spec.groups) if group.is_main]
+    places = [(i, group, place) for i, group in groups for place in range(len(group.cells))]
+    number, group, chosen = places[chosen]
+    part = evaluation.of(number)
+    same = [
+        evaluation.of(i)
+        for i, other in enumerate(spec.groups)
+        if other.exchanged and not other.prefix and other.cells == group.cells
+    ]
+    control = same[0] if same else None
     total, count = (values.cpu().numpy() for values in part.score.compute())
     ends = task_intervals(
         total[chosen : chosen + 1], count, clusters.task_of_episode, len(clusters.tasks)
@@ -145,7 +167,45 @@ def _of_chosen(parts: Sequence[GroupEvaluation], clusters: Clusters, chosen: int
     return {
         "task_intervals": {task: interval for task, interval, there in named if there},
         "reliability": tuple(bins[0]) if bins else (),
+        **_recalls(part, control, chosen),
+        **_similarity(part, control, chosen),
     }
+
+
+def _metric(part: GroupEvaluation | None, kind: type[Kind]) -> Kind | None:
+    found = [] if part is None else [m for m in part.metrics.values() if isinstance(m, kind)]
+    return found[0] if found else None
+
+
+def _recalls(part: GroupEvaluation, control: GroupEvaluation | None, chosen: int) -> dict[str, Any]:
+    own, other = (_metric(p, BalancedAccuracy) for p in (part, control))
+    if own is None:
+        return {}
+    names = own.context.target.classes
+    theirs = {} if other is None else other.recalls(chosen, draws=1)
+    return {
+        "class_recall": {names[i]: e for i, e in own.recalls(chosen).items()},
+        "control_recall": {names[i]: e.value for i, e in theirs.items()},
+    }
+
+
+def _similarity(
+    part: GroupEvaluation, control: GroupEvaluation | None, chosen: int
+) -> dict[str, Any]:
+    own, other = (_metric(p, SimilarityGap) for p in (part, control))
+    if own is None:
+        return {}
+    return {
+        "similarity": SimilarityMatrix(
+            names=own.instructions,
+            read=_rows(own.matrix(chosen)), perfect=_rows(own.embeddings()),
+            control=() if other is None else _rows(other.matrix(chosen)),
+        )
+    }  # fmt: skip
+
+
+def _rows(matrix: np.ndarray) -> tuple[tuple[float | None, ...], ...]:
+    return tuple(tuple(float(x) if np.isfinite(x) else None for x in row) for row in matrix)
 
 
 def _codes(spec: ProbeSpec, evaluation: GridEvaluation) -> list[CodeLength | None]:
@@ -187,7 +247,7 @@ def summarise(
     controls, by_task = control_results(spec, evaluation, units, asked), _by_task(parts, clusters)
     metrics, chosen = _metrics(parts), int(best_loss.argmin())
     balanced, confusion = _confusion(parts, chosen)
-    codes = _codes(spec, evaluation)
+    codes, by_step = _codes(spec, evaluation), step_scores(spec, evaluation)
     objective, target = evaluation.objective, spec.target
     cells = tuple(
         CellResult(
@@ -195,7 +255,7 @@ def summarise(
             gain=(gains[i].low, gains[i].high), loss=float(losses[i]),
             balanced_accuracy=balanced[i], by_task=by_task[i], best_epoch=int(best_epoch[i]),
             validation_loss=float(best_loss[i]), controls=controls[i], metrics=metrics[i],
-            code=codes[i],
+            code=codes[i], by_step=by_step[i],
         )
         for i, cell in enumerate(spec.cells)
     )  # fmt: skip
@@ -206,5 +266,5 @@ def summarise(
         trivial=trivial[0].value, trivial_interval=(trivial[0].low, trivial[0].high),
         chance=1 / target.size if objective.classifies else 0.0,
         classes=target.classes, cells=cells, chosen=chosen, confusion=confusion,
-        split_by=spec.split.get("by", "episode"), **_of_chosen(parts, clusters, chosen),
+        split_by=spec.split.get("by", "episode"), **_of_chosen(spec, evaluation, clusters, chosen),
     )  # fmt: skip

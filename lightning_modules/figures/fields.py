@@ -26,5 +26,13 @@ def _only(results: ProbeResults, field: str, *, chosen: bool) -> ProbeResults:
     if chosen:
         return dataclasses.replace(results, cells=cells, chosen=place)
     return dataclasses.replace(
-        results, cells=cells, chosen=place, confusion=(), task_intervals={}, reliability=()
+        results,
+        cells=cells,
+        chosen=place,
+        confusion=(),
+        task_intervals={},
+        reliability=(),
+        class_recall={},
+        control_recall={},
+        similarity=None,
     )

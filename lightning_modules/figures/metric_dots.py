@@ -10,8 +10,9 @@ from lightning_modules.results import ProbeResults
 WORDS: dict[str, str] = {
     "balanced_accuracy": "balanced accuracy", "auroc": "AUROC, class against rest",
     "ece": "calibration error", "cosine_raw": "cosine, raw", "cosine_centred": "cosine, centred",
-    "mrr": "mean reciprocal rank", "r2": "R²", "phase_early": "first third of the episode",
-    "phase_middle": "second third", "phase_late": "last third",
+    "similarity_gap": "cosine to own minus others", "mrr": "mean reciprocal rank", "r2": "R²",
+    "phase_early": "first third of the episode", "phase_middle": "second third",
+    "phase_late": "last third",
 }  # fmt: skip
 
 

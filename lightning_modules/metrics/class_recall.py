@@ -11,12 +11,14 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from lightning_modules.metrics.estimate import Estimate, GridEstimates
 from lightning_modules.metrics.grid_metric import (
     GridMetric,
     MetricBatch,
     MetricContext,
     add_by_group,
 )
+from lightning_modules.metrics.unit_groups import draw_weights
 
 
 class BalancedAccuracy(GridMetric):
@@ -57,6 +59,23 @@ class BalancedAccuracy(GridMetric):
         place = (group[:, None], cells, batch.targets[:, None])
         self.right.index_put_(place, right, accumulate=True)
         add_by_group(self.truth, F.one_hot(batch.targets, self.truth.shape[1]), group)
+
+    def recalls(self, cell: int, *, draws: int = 1000, seed: int = 0) -> dict[int, Estimate]:
+        """The share of each class that one cell recognised; classes that do not occur have none.
+
+        Without an interval where a single unit holds the class.
+        """
+        with self.sync_context():  # the sums of all ranks, which must all ask
+            right, truth = self.right.cpu().numpy()[:, cell], self.truth.cpu().numpy()
+        weights = draw_weights(truth.sum(1), draws=draws, seed=seed)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = (weights @ right / (weights @ truth)).T
+            share = right.sum(0) / truth.sum(0)
+        units = int((truth.sum(1) > 0).sum())
+        # A class that one unit holds is always drawn whole or not at all: that tells nothing.
+        drawn[(truth > 0).sum(0) < 2] = np.nan
+        found = GridEstimates(value=share, draws=drawn, chance=None, units=units)
+        return {place: found.cell(place) for place in np.flatnonzero(np.isfinite(share)).tolist()}
 
     def weighted(
         self, weights: Float64[np.ndarray, "r g"]

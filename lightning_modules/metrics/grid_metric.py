@@ -41,6 +41,8 @@ class MetricContext:
     """The split's unit of each episode."""
     steps_of_cluster: Int64[np.ndarray, " n"] | None = None
     """Length of each episode: its last timestep + 1; None leaves the phases out."""
+    stride: int = 1
+    """What divides every sample's timestep."""
     table: Float[Tensor, "m k"] | None = None
     """Every target vector that there is (one an instruction); None leaves retrieval out."""
     offset: Float[Tensor, " k"] | None = None
@@ -54,7 +56,7 @@ class MetricContext:
         """The context of a split's clusters."""
         return cls(
             cells=cells, target=target, unit_of_cluster=clusters.unit_of_episode,
-            steps_of_cluster=clusters.steps_of_episode,
+            steps_of_cluster=clusters.steps_of_episode, stride=clusters.stride,
             table=torch.tensor(target.table) if target.table else None,
             **options,  # pyright: ignore[reportArgumentType] - passed through
         )  # fmt: skip

@@ -11,6 +11,7 @@ from lightning_modules.metrics.sample_means import (
     PhaseScores,
     Retrieval,
 )
+from lightning_modules.metrics.similarity import SimilarityGap
 
 METRICS: dict[str, type[GridMetric]] = {
     "accuracy": Accuracy,
@@ -19,11 +20,20 @@ METRICS: dict[str, type[GridMetric]] = {
     "calibration": Calibration,
     "cosine": CosineSimilarity,
     "retrieval": Retrieval,
+    "similarity": SimilarityGap,
     "r2": Determination,
     "phases": PhaseScores,
 }
 
 
-def metrics_for(context: MetricContext) -> dict[str, GridMetric]:
-    """The metrics that apply, ready to count."""
-    return {name: kind(context) for name, kind in METRICS.items() if kind.applies(context)}
+OF_CONTROL_TASK = ("balanced_accuracy", "similarity")
+"""Those that figures show of the probes trained on exchanged targets, too."""
+
+
+def metrics_for(context: MetricContext, *, control_task: bool = False) -> dict[str, GridMetric]:
+    """The metrics that apply, ready to count; of the control task only what figures show."""
+    return {
+        name: kind(context)
+        for name, kind in METRICS.items()
+        if kind.applies(context) and (not control_task or name in OF_CONTROL_TASK)
+    }

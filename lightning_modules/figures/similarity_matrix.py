@@ -1,0 +1,57 @@
+"""Readings against the instructions' embeddings: the probe, its control, and what could be."""
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lightning_modules.figures.style import SETTINGS, shorten_name
+from lightning_modules.results import ProbeResults
+
+MOST_NUMBERS = 14
+"""With more instructions than this the numbers would not be readable."""
+Rows = tuple[tuple[float | None, ...], ...]
+
+
+def image_of(rows: Rows) -> np.ndarray:
+    """The matrix with NaN where nothing is known."""
+    return np.array([[np.nan if x is None else x for x in row] for row in rows])
+
+
+def draw_similarity(results: ProbeResults) -> Figure:
+    """Draws a panel for the probe, one for the control, one for the embeddings."""
+    matrix = results.similarity
+    assert matrix is not None
+    gap = results.cells[results.chosen].metrics.get("similarity_gap")
+    said = "" if gap is None else f"own minus others {gap}"
+    panels = {f"the probe: {said}": matrix.read}
+    if matrix.control:
+        panels["control: trained on exchanged instructions"] = matrix.control
+    panels["perfect readings"] = matrix.perfect
+    size, names = len(matrix.names), [shorten_name(name, 46) for name in matrix.names]
+    with rc_context(SETTINGS):
+        side = 2.1 + 0.24 * size
+        figure = Figure(figsize=(side * len(panels) + 3.0, side), layout="constrained")
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        drawn = None
+        for axes, (title, rows) in zip(grid, panels.items(), strict=True):
+            image = image_of(rows)
+            drawn = axes.imshow(image, vmin=-1, vmax=1, cmap="RdBu_r")
+            if size <= MOST_NUMBERS:
+                for (y, x), value in np.ndenumerate(image):
+                    if np.isfinite(value):
+                        colour = "white" if abs(value) > 0.65 else "#111827"
+                        axes.text(
+                            x, y, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
+                            color=colour,
+                        )  # fmt: skip
+            axes.set_xticks(range(size), [str(i) for i in range(size)], fontsize=7)
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel("embedding of instruction")
+            axes.spines[:].set_visible(False)
+        numbered = [f"{name}  {i}" for i, name in enumerate(names)]
+        grid[0].set_yticks(range(size), numbered, fontsize=7)
+        assert drawn is not None
+        bar = figure.colorbar(drawn, ax=list(grid), pad=0.01, shrink=0.8)
+        bar.set_label("cosine, centred")
+        bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue] - a Spine
+    return figure
