@@ -52,3 +52,7 @@ REGIONS_OF_EXPERT: dict[str, tuple[str, ...]] = {
     "action": ("state", "action"),
 }
 REGIONS: tuple[str, ...] = (*REGIONS_OF_EXPERT["vlm"], *REGIONS_OF_EXPERT["action"])
+
+SPOKEN_REGIONS: tuple[str, ...] = ("fast",)
+"""Tokens that the backbone says rather than reads, one a decoding step: their fields have the axis
+`ar_step` in the place of `token`. Only a policy that decodes has them."""

@@ -1,6 +1,7 @@
 """Autoregressive decoding of FAST tokens against a cache: the backbone as a policy of its own.
 
-Letters: b batch; p context tokens; f decoded tokens; l layers; w width; v vocabulary.
+Letters: b batch; p context tokens; f decoded tokens; e ids that end a sample; l layers; w width; v
+vocabulary.
 """
 
 from collections.abc import Mapping
@@ -11,20 +12,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jax_bridge.ki import sequence
-from jax_bridge.ki.backbone import run_backbone
+from jax_bridge.ki.spoken_capture import SpokenPlan, write_step
 from jax_bridge.pi0 import embedding, gemma
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.gemma import Cache
 from jax_bridge.pi0.observation import Observation
+from jax_bridge.pi0.recording import find_regions, latents_of, make_recorder
+from jax_bridge.pi0.sampler import run_prefix
 
 
 class Decoded(NamedTuple):
     """What the backbone says."""
 
     tokens: Int[Array, "b f"]
-    """Ids of the embedding table, the end mark included; 0 behind it."""
+    """Ids of the embedding table, what ended them included; 0 behind it."""
     mask: Bool[Array, "b f"]
-    """False behind the end mark."""
+    """False behind what ended the sample."""
+    latents: dict[str, Array] | None = None
+    """By field name, batch first; None where nothing was to be captured."""
 
 
 class _Decoding(NamedTuple):
@@ -37,10 +42,18 @@ class _Decoding(NamedTuple):
     tokens: Int[Array, "b f"]
     mask: Bool[Array, "b f"]
     ended: Bool[Array, " b"]
+    kept: dict[str, Array]
+    """Latents of the steps so far."""
 
 
 def decode_fast(
-    params: Mapping, observation: Observation, config: Pi0Config, *, length: int, end: int
+    params: Mapping,
+    observation: Observation,
+    config: Pi0Config,
+    *,
+    length: int,
+    end: int | tuple[int, ...] | Int[Array, " e"],
+    plan: SpokenPlan | None = None,
 ) -> Decoded:
     """Takes the most probable token again and again.
 
@@ -49,35 +62,42 @@ def decode_fast(
         observation: images and prompt; its targets are not read.
         config: the model's sizes.
         length: most tokens.
-        end: the end mark; a sample that has said it says no more.
+        end: what ends a sample (the end mark, or `|` too); one that has said it says no more.
+        plan: latents to keep. The tokens do not depend on it.
     """
     plain = observation.without_targets()
     prefix = embedding.embed_prefix(params, plain, config)
-    done = run_backbone(params, plain, config)
+    regions = {} if plan is None else find_regions(plain, config)
+    recorder = make_recorder(plan and plan.prefix, "vlm", regions, {"vlm": prefix.mask.shape[1]})
+    selected = plan and plan.prefix.layers
+    done = run_prefix(params, prefix, config, record=recorder, selected=selected)
     last = sequence.last_valid(prefix.mask)
-    outputs = jnp.take_along_axis(done.context.hidden, last[:, None, None], axis=1)
+    outputs = jnp.take_along_axis(done.hidden, last[:, None, None], axis=1)
     batch = prefix.mask.shape[0]
     room = ((0, 0), (0, 0), (0, length), (0, 0), (0, 0))
     start = _Decoding(
         place=jnp.zeros((), jnp.int32),
-        cache=Cache(
-            jnp.pad(done.context.cache.keys, room), jnp.pad(done.context.cache.values, room)
-        ),
+        cache=Cache(jnp.pad(done.cache.keys, room), jnp.pad(done.cache.values, room)),
         logits=_logits(params, outputs)[:, 0],
         tokens=jnp.zeros((batch, length), jnp.int32),
         mask=jnp.zeros((batch, length), jnp.bool_),
         ended=jnp.zeros(batch, jnp.bool_),
+        kept={} if plan is None else plan.room(batch),
     )
     layers = gemma.stack_layers(params["PaliGemma"]["llm"], "", config.jax_dtype)
+    ends = jnp.atleast_1d(jnp.asarray(end))
 
     def goes_on(now: _Decoding) -> Bool[Array, ""]:
         return (now.place < length) & ~now.ended.all()
 
     def step(now: _Decoding) -> _Decoding:
-        return _step(params, layers, prefix.mask, now, config, end)
+        return _step(params, layers, prefix.mask, now, config, ends, plan)
 
     said = jax.lax.while_loop(goes_on, step, start)
-    return Decoded(said.tokens, said.mask)
+    if plan is None:
+        return Decoded(said.tokens, said.mask)
+    read = latents_of(plan.prefix, regions, (recorder, done.recorded), (None, None), {})
+    return Decoded(said.tokens, said.mask, read | plan.latents(said.kept, said.mask))
 
 
 def _step(
@@ -86,7 +106,8 @@ def _step(
     context: Bool[Array, "b p"],
     now: _Decoding,
     config: Pi0Config,
-    end: int,
+    ends: Int[Array, " e"],
+    plan: SpokenPlan | None,
 ) -> _Decoding:
     """Takes one token and runs it through the backbone."""
     token = jnp.where(now.ended, 0, jnp.argmax(now.logits, axis=-1).astype(jnp.int32))
@@ -104,6 +125,8 @@ def _step(
         gemma.rope(positions, config.vlm.head_dim),
         config.vlm,
         cache=now.cache,
+        record=plan and plan.record,
+        selected=plan and plan.prefix.layers,
     )
     place = context.shape[1] + now.place
     cache = Cache(
@@ -118,7 +141,8 @@ def _step(
         logits=_logits(params, done.hidden)[:, 0],
         tokens=tokens,
         mask=mask,
-        ended=now.ended | (token == end),
+        ended=now.ended | jnp.isin(token, ends),
+        kept=write_step(now.kept, done.recorded, now.place, ~now.ended),
     )
 
 

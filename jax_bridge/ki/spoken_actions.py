@@ -6,7 +6,7 @@ Letters: b batch; f tokens; t steps of a chunk; d action dimensions of the robot
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int
 
 from jax_bridge.fast.tokenizer import FastTokenizer
 from jax_bridge.ki.data.fast_ids import FastIds
@@ -36,22 +36,13 @@ def chunks_of(
 
     Args:
         ids: rows of the embedding table, as `decode_fast` gives them.
-        mask: false behind the end mark.
+        mask: false behind `|` or the end mark.
         fast: how codes became ids.
         tokenizer: of the codes.
         steps: of a chunk.
         dims: action dimensions.
     """
-    codes = [_codes(row[valid], fast) for row, valid in zip(ids, mask, strict=True)]
+    said = [fast.codes_of(row[valid]) for row, valid in zip(ids, mask, strict=True)]
+    codes = [NO_CODE if found is None else found.astype(np.int64) for found in said]
     decoded = tokenizer.decode(codes, steps=steps, dims=dims, on_error="zeros")
     return SpokenChunks(decoded.actions, np.asarray([e is not None for e in decoded.errors]))
-
-
-def _codes(said: Int[np.ndarray, " f"], fast: FastIds) -> Int64[np.ndarray, " c"]:
-    """What stands before `|` and the end mark."""
-    size = len(said) - len(fast.end)
-    if size < 1 or tuple(said[size:].tolist()) != fast.end:
-        return NO_CODE
-    if not fast.codes.are_codes(said[:size]).all():
-        return NO_CODE
-    return fast.codes.to_codes(said[:size]).astype(np.int64)

@@ -24,6 +24,7 @@ from jax_bridge.vocabulary import (
     SAMPLER_SITES,
     SCALE_SITES,
     SITES,
+    SPOKEN_REGIONS,
     TEXT_REGIONS,
 )
 
@@ -32,6 +33,8 @@ def why_impossible(expert: str, site: str, region: str, pool: str) -> str | None
     """Why a field can exist in no model; None if it can."""
     if site == ATTENTION:
         return _why_no_attention(expert, region, pool)
+    if expert == "vlm" and region in SPOKEN_REGIONS:
+        return f"{site} exists for expert action alone" if site in SAMPLER_SITES else None
     if region not in REGIONS_OF_EXPERT[expert]:
         return f"expert {expert} has the regions {', '.join(REGIONS_OF_EXPERT[expert])}"
     if site in SAMPLER_SITES and (expert, region, pool) != ("action", "action", "tokens"):
@@ -48,6 +51,8 @@ def _why_no_attention(expert: str, region: str, pool: str) -> str | None:
 
 def why_missing(region: str, config: Pi0Config) -> str | None:
     """Why this model has no such region, or one of a pair's; None if it has."""
+    if region in SPOKEN_REGIONS:
+        return "no token is decoded; --policy fast does"
     for one in pair_of(region):
         if one == "state" and config.pi05:
             return "π0.5 has no state token"
@@ -85,7 +90,12 @@ class CaptureSpec:
     def __post_init__(self) -> None:
         for name in _ENTRIES:
             object.__setattr__(self, name, _plain(name, getattr(self, name)))
-        known = {"experts": EXPERTS, "sites": SITES, "regions": REGIONS, "pools": POOLS}
+        known = {
+            "experts": EXPERTS,
+            "sites": SITES,
+            "regions": (*REGIONS, *SPOKEN_REGIONS),
+            "pools": POOLS,
+        }
         for word, words in known.items():
             for given in getattr(self, word) or ():
                 if given not in words:
@@ -160,7 +170,7 @@ class CaptureSpec:
 
     def left_out(self, config: Pi0Config) -> dict[str, str]:
         """Names that the spec asks for and this model has not, with the reason."""
-        reasons = {name: why_missing(name.split(".")[2], config) for name in self._all_names()}
+        reasons = {name: why_missing(name.split(".")[2], config) for name in self.all_names()}
         return {name: reason for name, reason in reasons.items() if reason}
 
     def resolve(self, config: Pi0Config, num_steps: int = 10) -> CapturePlan:
@@ -196,20 +206,32 @@ class CaptureSpec:
         Raises:
             ValueError: if an explicitly named field cannot exist in this model.
         """
-        missing = self.left_out(config)
+        return self.without(self.left_out(config))
+
+    def without(self, missing: Mapping[str, str]) -> tuple[str, ...]:
+        """Names of the fields with values that are not missing.
+
+        Args:
+            missing: names that a model has not, with the reason.
+
+        Raises:
+            ValueError: if an explicitly named field is missing, or every field.
+        """
         explicit = [
             name
             for name in missing
             if not self.leave_out_missing and (self.regions is not None or name in self.names)
         ]
+        there = tuple(name for name in self.all_names() if name not in missing)
+        explicit += [] if there else list(missing)
         if explicit:
             raise ValueError(
                 f"`capture` must name latents that the model has, but got {explicit[0]}: "
                 f"{missing[explicit[0]]}. Leave it out."
             )
-        return tuple(name for name in self._all_names() if name not in missing)
+        return there
 
-    def _all_names(self) -> tuple[str, ...]:
+    def all_names(self) -> tuple[str, ...]:
         """Every possible field of the product, then `names`; each once."""
         regions = REGIONS if self.regions is None else self.regions
         product = itertools.product(self.experts, self.sites, regions, self.pools)
@@ -310,6 +332,11 @@ PRESETS: dict[str, tuple[str, ...]] = {
         field_name(expert, ATTENTION, SEPARATOR.join(pair), "mean")
         for expert in EXPERTS
         for pair in pairs_of(expert)
+    ),
+    # What the backbone says, one token a decoding step; and what it read before the first.
+    "ar_steps": (
+        *_names("vlm", _RESIDUAL, SPOKEN_REGIONS, "tokens"),
+        *_names("vlm", ("hidden_states",), ("text",), "last"),
     ),
 }
 """Field names of every preset."""

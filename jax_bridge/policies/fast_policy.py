@@ -11,23 +11,36 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.fast.files import load_tokenizer
 from jax_bridge.fast.tokenizer import FastTokenizer
 from jax_bridge.ki.data.fast_ids import FastIds
-from jax_bridge.ki.decoding import decode_fast
-from jax_bridge.ki.spoken_actions import SpokenChunks, chunks_of
-from jax_bridge.pi0 import CaptureSpec, Observation
+from jax_bridge.ki.decoding import Decoded, decode_fast
+from jax_bridge.ki.spoken_actions import chunks_of
+from jax_bridge.ki.spoken_capture import SpokenPlan, plan_spoken
+from jax_bridge.pi0 import CaptureSpec, Observation, Pi0Config
+from jax_bridge.pi0.parameters import Params
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.policies.policy import PolicyCall, PolicyOutput
+from jax_bridge.policies.processor import Processor
+from jax_bridge.policies.tokenizers import SAID_FIRST, check_layout
 from jax_bridge.policies.trained_model import read_trained_model
 from jax_bridge.shards.field import FieldSpec
 
 FAST_FOLDER = "fast"
 """Of the tokenizer, in a checkpoint's `assets/ASSET_ID/`."""
-_decode = functools.partial(jax.jit, static_argnames=("config", "length", "end"))(decode_fast)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "length", "end", "plan"))
+def _decode(
+    params: Params, inputs: Observation, *, config: Pi0Config, length: int, end: tuple[int, ...],
+    plan: SpokenPlan | None,
+) -> Decoded:  # fmt: skip
+    """The compiled decoding. Float32 products are true float32 on every backend."""
+    with jax.default_matmul_precision("highest"):
+        return decode_fast(params, inputs, config, length=length, end=end, plan=plan)
 
 
 class FastPolicy:
@@ -36,12 +49,18 @@ class FastPolicy:
     Args:
         checkpoint: folder of a checkpoint that `ki fit` wrote.
         dtype: type of weights and activations, float32 or bfloat16.
+        prompt_layout: `ki` (codes follow the prompt of π0 or π0.5 at once) or `openpi_fast`
+            (that of π0-FAST: lower-case words, and the model says `Action: ` before the codes).
+            By default the one that the checkpoint was trained with.
 
     Raises:
         ValueError: if the checkpoint was trained without FAST targets.
     """
 
-    def __init__(self, *, checkpoint: str, dtype: str = "float32") -> None:
+    def __init__(
+        self, *, checkpoint: str, dtype: str = "float32", prompt_layout: str | None = None
+    ) -> None:
+        self._layout = None if prompt_layout is None else check_layout(prompt_layout)
         self._pi0 = Pi0Policy(checkpoint=checkpoint, dtype=dtype)
         self._checkpoint = checkpoint
         self.failures = 0
@@ -68,6 +87,17 @@ class FastPolicy:
             )
         return load_tokenizer(str(place))
 
+    @property
+    def prompt_layout(self) -> str:
+        """How the prompt is laid out, and what is said before the codes."""
+        trained = read_trained_model(self._pi0.folder)
+        return self._layout or (trained.prompt_layout if trained else "ki")
+
+    @functools.cached_property
+    def processor(self) -> Processor:
+        """What stands between the robot's units and the model's."""
+        return dataclasses.replace(self._pi0.processor, prompt_layout=self.prompt_layout)
+
     @functools.cached_property
     def ids(self) -> FastIds:
         """How codes became ids of the embedding table."""
@@ -80,18 +110,29 @@ class FastPolicy:
         return FastIds.of(
             self._pi0.processor.tokenizer, self.tokenizer.settings.vocab_size,
             rows=self._pi0.config.vocab_size, skip=trained.fast_skip, size=trained.fast_length,
+            start=SAID_FIRST[self.prompt_layout],
         )  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         """Weights, sizes and pre-processing; the sampler's settings have no part in it."""
         entry = self._pi0.describe()
         del entry["num_steps"], entry["seed"]
-        spoken = {"tokenizer": self.tokenizer.describe(), "ids": dataclasses.asdict(self.ids)}
+        spoken = {
+            "tokenizer": self.tokenizer.describe(), "ids": dataclasses.asdict(self.ids),
+            "prompt_layout": self.prompt_layout,
+        }  # fmt: skip
         return json.loads(json.dumps({**entry, "policy": "fast", "fast": spoken}))
 
     def fields(self, capture: CaptureSpec) -> dict[str, FieldSpec]:
-        """None: this policy gives actions alone."""
-        return {}
+        """Every latent that `infer` gives with this capture, by name; loads no weights.
+
+        Raises:
+            ValueError: if the capture names what a backbone by itself has not.
+        """
+        return self._plan(capture).fields()
+
+    def _plan(self, capture: CaptureSpec) -> SpokenPlan:
+        return plan_spoken(capture, self._pi0.config, self.ids.size)
 
     def seen_images(self, observation: RobotObservation) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
         """The camera images as the policy sees them, resized with padding, by camera name."""
@@ -114,35 +155,34 @@ class FastPolicy:
     ) -> list[PolicyOutput | None]:
         """The outputs of several calls at once, row by row; an empty row stays empty."""
         given = {
-            row: self._pi0.processor.model_inputs(call.observation)
+            row: self.processor.model_inputs(call.observation)
             for row, call in enumerate(calls)
             if call is not None
         }
         spare = next(iter(given.values()))
         rows = [given.get(row, spare) for row in range(len(calls))]
-        spoken = self._speak(jax.tree.map(lambda *x: np.concatenate(x), *rows))
+        said = self._decode(jax.tree.map(lambda *x: np.concatenate(x), *rows), capture)
+        spoken = chunks_of(
+            np.asarray(said.tokens), np.asarray(said.mask), self.ids, self.tokenizer,
+            steps=self.action_horizon, dims=self._pi0.convention.action_dim,
+        )  # fmt: skip
+        latents = said.latents or {}
         self.failures += int(spoken.failed[list(given)].sum())
         return [
-            None if call is None else self._output(spoken.actions[row], call.observation)
+            None
+            if call is None
+            else PolicyOutput(
+                actions=self.processor.robot_actions(spoken.actions[row], call.observation),
+                latents={name: np.asarray(value[row]) for name, value in latents.items()},
+            )
             for row, call in enumerate(calls)
         ]
 
-    def _speak(self, inputs: Observation) -> SpokenChunks:
-        """What the backbone says of a batch."""
-        said = jax.device_get(
+    def _decode(self, inputs: Observation, capture: CaptureSpec | None) -> Decoded:
+        """What the backbone says of a batch, and its latents, on the host."""
+        return jax.device_get(
             _decode(
                 self._pi0.params, inputs, config=self._pi0.config, length=self.ids.size,
-                end=self.ids.end[-1],
+                end=self.ids.stops, plan=None if capture is None else self._plan(capture),
             )
         )  # fmt: skip
-        return chunks_of(
-            said.tokens, said.mask, self.ids, self.tokenizer,
-            steps=self.action_horizon, dims=self._pi0.convention.action_dim,
-        )  # fmt: skip
-
-    def _output(
-        self, actions: Float32[np.ndarray, "h r"] | np.ndarray, observation: RobotObservation
-    ) -> PolicyOutput:
-        return PolicyOutput(
-            actions=self._pi0.processor.robot_actions(actions, observation), latents={}
-        )

@@ -34,6 +34,8 @@ class Processor:
     tokenizer: Tokenizer
     norm_stats: NormStats | None = None
     """None: states and actions are used as they are."""
+    prompt_layout: str = "ki"
+    """One of `PROMPT_LAYOUTS`."""
 
     def __post_init__(self) -> None:
         needed = self.tokenizer.vocabulary_size()
@@ -49,6 +51,11 @@ class Processor:
                 f"this model, but got {self.convention.state_dim} ({self.convention.name})."
             )
 
+    @property
+    def state_in_prompt(self) -> bool:
+        """Whether the discretised state stands in the prompt."""
+        return self.recipe.state_in_prompt or self.prompt_layout == "openpi_fast"
+
     def model_inputs(self, observation: RobotObservation) -> Observation:
         """A batch of one for the model.
 
@@ -60,8 +67,9 @@ class Processor:
         prompt = tokenize_prompt(
             self.tokenizer,
             observation.instruction,
-            state=state if self.recipe.state_in_prompt else None,
+            state=state if self.state_in_prompt else None,
             max_length=self.config.max_token_len,
+            prompt_layout=self.prompt_layout,
         )
         padded = np.zeros((1, self.config.action_dim), np.float32)
         padded[0, : state.shape[0]] = state

@@ -11,6 +11,7 @@ from typing import Any
 
 from jax_bridge.pi0.config import PRESETS, Pi0Config
 from jax_bridge.policies.conventions import Recipe
+from jax_bridge.policies.tokenizers import check_layout
 
 MODEL_FILE = "assets/model.json"
 OWN_SIZES = "custom"
@@ -29,6 +30,8 @@ class TrainedModel:
     """Ids at the end of the embedding table that FAST leaves alone; None without FAST."""
     fast_length: int | None = None
     """Most FAST tokens of a chunk, `|` and the end mark included."""
+    prompt_layout: str = "ki"
+    """One of `PROMPT_LAYOUTS`."""
 
     @property
     def preset(self) -> str:
@@ -61,6 +64,7 @@ def read_trained_model(folder: pathlib.Path) -> TrainedModel | None:
             recipe=None if recipe is None else _recipe(recipe),
             fast_skip=policy.get("fast_skip"),
             fast_length=policy.get("fast_length"),
+            prompt_layout=check_layout(policy.get("prompt_layout", "ki")),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(

@@ -7,7 +7,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jax_bridge.vocabulary import EXPERTS, POOLS, REGIONS, REGIONS_OF_EXPERT, SITES
+from jax_bridge.vocabulary import (
+    EXPERTS,
+    POOLS,
+    REGIONS,
+    REGIONS_OF_EXPERT,
+    SITES,
+    SPOKEN_REGIONS,
+)
 
 AXES: tuple[str, ...] = (
     "layer",
@@ -36,7 +43,8 @@ class FieldSpec:
     """A numpy or ml_dtypes name: `bfloat16`, `float32`, `bool`."""
     shape: tuple[int, ...]
     axes: tuple[str, ...]
-    """One word of `AXES` an axis; layer first, then flow_time, then token, then width."""
+    """One word of `AXES` an axis; layer first, then flow_time or ar_step, then
+    token, then width."""
     layers: tuple[int, ...] | None = None
     """Which blocks stand on the `layer` axis; None where there is no such axis."""
     flow_times: tuple[float, ...] | None = None
@@ -113,6 +121,8 @@ def field_name(expert: str, site: str, region: str, pool: str) -> str:
             raise ValueError(
                 f"`region` of site attention must be <region>_to_<region>, but got {region!r}."
             )
+    elif expert == "vlm" and region in SPOKEN_REGIONS:
+        pass
     elif region not in REGIONS_OF_EXPERT[expert]:
         raise ValueError(
             f"`region` of expert {expert} must be one of "

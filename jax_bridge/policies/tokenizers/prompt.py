@@ -15,6 +15,12 @@ from jax_bridge.policies.tokenizers.tokenizer import Tokenizer
 BINS = 256
 """Into how many bins [-1, 1] is cut."""
 
+PROMPT_LAYOUTS: tuple[str, ...] = ("ki", "openpi_fast")
+"""`ki`: the prompt of π0 or π0.5, behind which codes begin at once. `openpi_fast`: that of openpi's
+π0-FAST, lower-cased, behind which the model says `Action: ` itself."""
+SAID_FIRST: dict[str, str] = {"ki": "", "openpi_fast": "Action: "}
+"""What a model says before the codes, in each layout."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -58,20 +64,26 @@ def tokenize_prompt(
     *,
     state: Float[np.ndarray, " s"] | None = None,
     max_length: int,
+    prompt_layout: str = "ki",
 ) -> TokenizedPrompt:
     r"""A prompt in π0's layout, or with a state in π0.5's.
 
     π0: the instruction, then a line break encoded by itself. π0.5: one text, "Task:
     {instruction}, State: {bins};\nAction: ". Both begin with the begin mark and have no end
-    mark. One that is too long is cut, with a warning.
+    mark. One that is too long is cut, with a warning. π0-FAST (`openpi_fast`, with a state): "Task:
+    {instruction in lower case}, State: {bins};\n".
 
     Args:
         tokenizer: makes the ids.
         instruction: what the robot is told; cleaned here.
         state: normalised, not padded; None for π0's layout.
         max_length: length of the result, in tokens.
+        prompt_layout: one of `PROMPT_LAYOUTS`.
+
+    Raises:
+        ValueError: if the layout is unknown, or needs a state and there is none.
     """
-    layout = _layout(clean_instruction(instruction), state)
+    layout = _layout(instruction, state, check_layout(prompt_layout))
     ids: list[int] = []
     in_instruction: list[bool] = []
     in_state: list[bool] = []
@@ -97,8 +109,30 @@ def tokenize_prompt(
     )
 
 
-def _layout(words: str, state: Float[np.ndarray, " s"] | None) -> _Layout:
+def check_layout(prompt_layout: str) -> str:
+    """The layout, if it is one.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if prompt_layout not in PROMPT_LAYOUTS:
+        raise ValueError(
+            f"`prompt_layout` must be one of {', '.join(PROMPT_LAYOUTS)}, but got "
+            f"{prompt_layout!r}."
+        )
+    return prompt_layout
+
+
+def _layout(instruction: str, state: Float[np.ndarray, " s"] | None, name: str) -> _Layout:
     """Where the words and the state stand in the prompt."""
+    words, end = clean_instruction(instruction), ";\nAction: "
+    if name == "openpi_fast":
+        words, end = words.lower(), ";\n"
+        if state is None:
+            raise ValueError(
+                "`state` must be given for the prompt layout openpi_fast, but got None. Give the "
+                "normalised state."
+            )
     if state is None:
         return _Layout(parts=(words, "\n"), instruction=(0, len(words)))
     digits = " ".join(str(bin_) for bin_ in discretise_state(state))
@@ -107,7 +141,7 @@ def _layout(words: str, state: Float[np.ndarray, " s"] | None) -> _Layout:
         text += fixed
         places.append((len(text), len(text) + len(value)))
         text += value
-    return _Layout(parts=(text + ";\nAction: ",), instruction=places[0], state=places[1])
+    return _Layout(parts=(text + end,), instruction=places[0], state=places[1])
 
 
 def _overlap(span: tuple[int, int], place: tuple[int, int]) -> bool:

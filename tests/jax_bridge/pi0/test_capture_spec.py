@@ -170,7 +170,9 @@ def test_layers_and_flow_times_that_do_not_exist_are_an_error():
         CaptureSpec.preset("pooled", flow_times=(0.85,)).fields(PI0)
     with pytest.raises(ValueError, match="`layers` must name at least one layer, but got none"):
         CaptureSpec.preset("pooled", layers=()).fields(PI0)
-    with pytest.raises(ValueError, match="`name` must be one of pooled, tokens, but got 'all'"):
+    with pytest.raises(
+        ValueError, match="`name` must be one of pooled, tokens, attention, ar_steps, but got 'all'"
+    ):
         CaptureSpec.preset("all")
 
 
@@ -212,7 +214,8 @@ def test_spec_is_read_from_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"capture.yaml must be YAML or JSON, but it is not"):
         CaptureSpec.from_file(file)
     with pytest.raises(
-        FileNotFoundError, match=r"must be pooled, tokens or a file, but got .*none"
+        FileNotFoundError,
+        match=r"must be pooled, tokens, attention, ar_steps or a file, but got .*none",
     ):
         CaptureSpec.from_file(tmp_path / "none.yaml")
 

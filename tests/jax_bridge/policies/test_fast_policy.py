@@ -53,7 +53,7 @@ def test_a_sequence_that_is_no_chunk_gives_zeros_and_is_marked(harm):
     ids, mask = (part.copy() for part in spoken(1))
     size = int(mask.sum())
     if harm == "cut":
-        mask[size - 1] = False
+        mask[size - 2 : size] = False
     elif harm == "prompt's word":
         ids[0] = 5
     elif harm == "nothing":
