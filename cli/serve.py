@@ -80,6 +80,11 @@ def _serve(config: Namespace, policy: Any) -> int:
         message_bytes=config.message_bytes,
         keep_images=config.images != "none",
     )
+    if not hasattr(policy, "convention"):
+        raise ValueError(
+            f"`--policy` must have a `convention`, the keys of clients' messages, but "
+            f"{type(policy).__name__} has none. Serve another kind of policy."
+        )
     capture = _capture(config.capture)
     served = ServedPolicy(policy=policy, convention=policy.convention, capture=capture)
     store = _store(config, served)
