@@ -173,7 +173,9 @@ class Trainer:
             log.write(0, line)
         ending, checked = stopping.asked(agree=True), False
         while run.step < self._run_config.steps and not ending:
-            fetched = next(batches)
+            fetched = self._next(batches, stopping)
+            if fetched is None:
+                break
             if not checked:
                 self._check(fetched)
                 checked = True
@@ -187,8 +189,22 @@ class Trainer:
                 log.write(run.step, line)
             self._progress.update(run.step, run.line)
             ending = stopping.asked(agree=run.step % self._run_config.log_every == 0)
-            if ending or self._due(run, self._run_config.save_every):
+            if self._due(run, self._run_config.save_every):
                 self._save(run, saved)
+        if run.position and saved.latest != run.step:
+            self._save(run, saved)
+
+    def _next(self, batches: Prefetcher, stopping: Stopping) -> Fetched | None:
+        """The next batch; None if somebody asked to stop, and the readers have stopped already.
+
+        Ctrl-C reaches worker processes as well.
+        """
+        try:
+            return next(batches)
+        except Exception:
+            if stopping.signal is None:
+                raise
+            return None
 
     def _check(self, fetched: Fetched) -> None:
         """Raises if the first batch does not fit the model, before anything is compiled.

@@ -127,6 +127,21 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_from_there(
     assert curve(tmp_path) == curve(out)
 
 
+def test_ctrl_c_that_stops_the_readers_as_well_still_saves(tmp_path, settings_of, memory_stream):
+    """The terminal sends it to worker processes, too; what they raise is not the run's end."""
+
+    def fail(number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise RuntimeError("a worker was interrupted")
+
+    settings = settings_of(run={"read_ahead": 1})
+    report = train(tmp_path, settings, memory_stream(settings.model, kill=fail))
+    assert report.stopped_by == "SIGINT"
+    assert list(report.kept) == [report.last_step]
+    assert 1 <= report.last_step <= 2
+
+
 def test_a_finished_run_is_not_trained_again(whole, memory_stream):
     out, settings, _ = whole
     before = curve(out)
