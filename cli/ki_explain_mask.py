@@ -57,7 +57,7 @@ def main(args: list[str]) -> int:
     rest = args[1:] if args[:1] == ["explain-mask"] else args
     if (name := parser.parse_args(rest).config) is not None:
         parser.set_defaults(_defaults(name))
-    built = parser.instantiate_classes(parser.parse_args(rest))
+    built: Any = parser.instantiate_classes(parser.parse_args(rest))
     from jax_bridge.ki.mask_table import mask_table
 
     chosen = {} if built.cameras is None else {"cameras": tuple(built.cameras)}
