@@ -1,0 +1,126 @@
+"""Whether the tabletop policy learns: from demonstrations to success on starts it has not seen.
+
+Run as `python -m benchmarks.tabletop_learning --folder DIR [--seeds 0 1 2] [-- OPTIONS]`. Every
+part is a command that a user would type: demonstrations of all 16 instructions, each in starts of
+its own; statistics, tokenizer, FAST targets; `ki fit -c ki_tabletop` for each seed; `ki eval` on
+held-out starts with the tasks' own words, and with those of another task (swapped), where success
+means that the robot did what it was not told. Folders that are there are not made again, so that
+a stopped run goes on.
+
+CPU seconds are those of a command and its children, whatever else the machine does.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+TASKS = 16
+SIZE, HORIZON, CODES = 96, 8, 384
+FIRST_HELD_OUT = 100_000
+"""Starts from here on are never trained on."""
+WANTED = 0.6
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description="Does the tabletop policy learn?")
+    parser.add_argument("--folder", type=Path, required=True, help="for data, runs and rollouts")
+    parser.add_argument("--episodes", type=int, default=60, help="demonstrations a task")
+    parser.add_argument("--noise", type=float, default=0.2, help="of the demonstrations")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--starts", type=int, default=6, help="held-out starts a task")
+    parser.add_argument("--workers", type=int, default=1, help="simulators while evaluating")
+    parser.add_argument("fit", nargs="*", help="more options of `ki fit`, behind --")
+    parser.add_argument("--out", type=Path, help="write the result there as JSON")
+    arguments = parser.parse_args()
+    result = {**surroundings(), "wanted": WANTED, "settings": arguments.fit}
+    result["data"] = make_data(arguments)
+    result["seeds"] = {str(seed): learn(arguments, seed) for seed in arguments.seeds}
+    text = json.dumps(result, indent=2)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+
+
+def surroundings() -> dict[str, Any]:
+    """Where this ran."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"python": platform.python_version(), "machine": platform.machine(), "cores": cores}
+
+
+def run(*words: str) -> dict[str, float]:
+    """Runs `vla-lens WORDS` and says what it took; stops where it fails."""
+    print("$ vla-lens", " ".join(words), flush=True)
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    code = "import sys; from cli.main import main; sys.exit(main(sys.argv[1:]))"
+    subprocess.run([sys.executable, "-c", code, *words], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    took = {"cpu_s": round(cpu, 1), "wall_s": round(time.perf_counter() - begin, 1)}
+    print(f"  {took['cpu_s']} CPU seconds, {took['wall_s']} s", flush=True)
+    return took
+
+
+def make_data(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Demonstrations with FAST targets."""
+    demos, tokenizer = arguments.folder / "demos", arguments.folder / "tokenizer"
+    took: dict[str, dict[str, float]] = {}
+    if not (demos / "fast").exists():
+        for task in range(TASKS):
+            first = task * arguments.episodes
+            took[f"collect task {task}"] = run(
+                "collect", "--env", "tabletop", f"--env.image_size={SIZE}",
+                "--drive=demonstrator", "--record=demos", f"--horizon={HORIZON}",
+                f"--noise={arguments.noise}", f"--tasks={task}:{task + 1}", "--after_success=3",
+                f"--episodes={first}:{first + arguments.episodes}", f"--out={demos}",
+            )  # fmt: skip
+        took["norm-stats"] = run("norm-stats", str(demos))
+        if not tokenizer.exists():
+            took["fast fit"] = run(
+                "fast", "fit", str(demos), f"--out={tokenizer}", f"--vocab_size={CODES}",
+                "--scale=5",
+            )  # fmt: skip
+        took["fast attach"] = run("fast", "attach", str(demos), f"--tokenizer={tokenizer}")
+    return took
+
+
+def learn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Trains with one seed, and evaluates with both kinds of words."""
+    folder = arguments.folder / f"seed{seed}"
+    found: dict[str, Any] = {
+        "fit": run(
+            "ki", "fit", "-c", "ki_tabletop", f"--data.paths={arguments.folder / 'demos'}",
+            f"--run.seed={seed}", f"--out={folder}", *arguments.fit,
+        )
+    }  # fmt: skip
+    checkpoint = newest(folder / "checkpoints")
+    for name, words in (("own", []), ("swapped", ["--instructions=swapped"])):
+        out = folder / f"eval_{name}"
+        last = FIRST_HELD_OUT + arguments.starts
+        took = run(
+            "ki", "eval", f"--checkpoint={checkpoint}", f"--env.image_size={SIZE}",
+            f"--episodes={FIRST_HELD_OUT}:{last}", "--replan=4", "--num_steps=5",
+            f"--workers={arguments.workers}", "--videos=2", f"--out={out}", *words,
+        )  # fmt: skip
+        rates = json.loads((out / "report.json").read_text())["success"]["flow"]
+        found[name] = {**rates[-1], **took, "tasks": rates[:-1]}
+        rate, (low, high) = rates[-1]["rate"], rates[-1]["interval"]
+        print(f"seed {seed}, {name} words: {rate:.1%} ({low:.1%} to {high:.1%})", flush=True)
+    return found
+
+
+def newest(folder: Path) -> Path:
+    """The checkpoint of the last step."""
+    steps: Sequence[int] = [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    return folder / str(max(steps))
+
+
+if __name__ == "__main__":
+    main()
