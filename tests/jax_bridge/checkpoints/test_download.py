@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import subprocess
 import sys
 import types
@@ -12,7 +11,7 @@ import pytest
 
 from jax_bridge.checkpoints import fetching
 from jax_bridge.checkpoints.digests import told_digest
-from jax_bridge.checkpoints.download import download, plan_download
+from jax_bridge.checkpoints.download import _direct, download, plan_download
 from jax_bridge.checkpoints.download_record import RECORD, load_record, verify
 from jax_bridge.checkpoints.fetching import DigestError
 from jax_bridge.shards.remote.retry import Retries
@@ -170,18 +169,14 @@ def test_a_server_without_ranges_is_not_asked_once_a_stretch(served, monkeypatch
 def test_two_downloads_do_not_write_one_file(served):
     served.out.mkdir()
     part = served.out / ".model.safetensors.part"
-    with fetching._held(part):
-        other = multiprocessing.get_context("fork").Process(target=_try, args=(served,))
-        other.start()
-        other.join()
-    assert other.exitcode == 3
-
-
-def _try(served):
-    try:
+    # The lock is the open file's, so a second opening stands for a second process.
+    with (
+        fetching._held(part),
+        pytest.raises(OSError, match=r"one download at a time, but another one writes .*\.part"),
+    ):
         download(_plan(served))
-    except OSError as error:
-        sys.exit(3 if "one download at a time" in str(error) else 4)
+    download(_plan(served))
+    assert served.here.read_bytes() == CONTENT
 
 
 def test_verify_finds_what_is_missing_cut_or_spoilt(served):
@@ -270,3 +265,19 @@ def test_the_record_is_plain_json(served):
     entry = json.loads((served.out / RECORD).read_text())
     assert entry["complete"]
     assert entry["files"]["model.safetensors"]["compared"] is None
+
+
+@pytest.mark.parametrize(
+    ("address", "direct"),
+    [
+        (
+            "https://huggingface.co/org/m/resolve/main/a/b.bin?download=true",
+            "hf://org/m@main/a/b.bin",
+        ),
+        ("https://huggingface.co/org/m/blob/v1/b.bin", "hf://org/m@v1/b.bin"),
+        ("https://example.org/org/m/resolve/main/b.bin", None),
+        ("hf://org/m", None),
+    ],
+)
+def test_a_files_page_on_the_hub_is_taken_for_the_file(address, direct):
+    assert _direct(address) == (direct or address)

@@ -1,9 +1,10 @@
+import json
 import shutil
 
 import pytest
 
 from jax_bridge.checkpoints.download_record import load_record
-from jax_bridge.pi0 import Pi0Config, param_shapes
+from jax_bridge.pi0 import Pi0, Pi0Config, param_shapes, params_digest, save_params
 from jax_bridge.policies import checkpoint_folder as module
 from jax_bridge.policies.checkpoint_folder import (
     checkpoint_folder,
@@ -11,6 +12,7 @@ from jax_bridge.policies.checkpoint_folder import (
     find_preset,
     stored_shapes,
 )
+from jax_bridge.policies.pi0_policy import Pi0Policy
 
 LIBERO = "physical-intelligence/libero"
 
@@ -116,3 +118,18 @@ def test_an_architecture_without_preset_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "stored_shapes", lambda folder: {"lora_a": (2, 3)})
     with pytest.raises(ValueError, match=r"`preset` must be given for .*its 1 parameters fit none"):
         find_preset(tmp_path)
+
+
+def test_a_policy_reads_weights_and_statistics_from_an_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLA_LENS_CACHE", str(tmp_path / "cache"))
+    params = Pi0(Pi0Config.preset("pi05_micro")).init(3)
+    save_params(tmp_path / "far" / "params", params)
+    rows = {"mean": [0.0] * 8, "std": [1.0] * 8, "q01": [-1.0] * 8, "q99": [1.0] * 8}
+    file = tmp_path / "far" / "assets" / LIBERO / "norm_stats.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"norm_stats": {"state": rows, "actions": rows}}))
+    policy = Pi0Policy(checkpoint=(tmp_path / "far").as_uri())
+    assert policy.preset == "pi05_micro"
+    assert params_digest(policy.params) == params_digest(params)
+    assert policy.processor.norm_stats is not None
+    assert policy.describe()["checkpoint"] == (tmp_path / "far").as_uri()
