@@ -127,7 +127,8 @@ def _layout(instruction: str, state: Float[np.ndarray, " s"] | None, name: str) 
     """Where the words and the state stand in the prompt."""
     words, end = clean_instruction(instruction), ";\nAction: "
     if name == "openpi_fast":
-        words, end = words.lower(), ";\n"
+        # Line breaks stay, unlike in the other layout.
+        words, end = instruction.lower().strip().replace("_", " "), ";\n"
         if state is None:
             raise ValueError(
                 "`state` must be given for the prompt layout openpi_fast, but got None. Give the "

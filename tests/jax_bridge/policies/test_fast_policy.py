@@ -1,5 +1,6 @@
 """The backbone acts by itself: its tokens become actions, or are counted as failures."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,12 +10,14 @@ import pytest
 from jax_bridge.environments.tabletop.tabletop import Tabletop
 from jax_bridge.ki.decoding import Decoded
 from jax_bridge.ki.spoken_actions import chunks_of
+from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.policies import fast_policy
 from jax_bridge.policies.fast_policy import FastPolicy
 from jax_bridge.policies.policy import BatchedPolicy, PolicyCall
 from tests.small_checkpoint import (
     CHUNKS,
     DIMS,
+    LENGTH,
     STEPS,
     TOKENIZER,
     fast_ids,
@@ -104,3 +107,67 @@ def test_a_checkpoint_without_fast_says_which_head_it_has(checkpoint, tmp_path, 
         (bare / "assets" / name).write_bytes((checkpoint / "assets" / name).read_bytes())
     with pytest.raises(ValueError, match=r"FAST targets, but .* has no assets/tabletop/fast. Its"):
         FastPolicy(checkpoint=str(bare)).infer(observation)
+
+
+def test_actions_with_capture_are_bitwise_those_without(checkpoint, observation):
+    policy = FastPolicy(checkpoint=str(checkpoint))
+    spec = CaptureSpec.preset("ar_steps")
+    plain = policy.infer(observation)
+    captured = policy.infer(observation, capture=spec)
+    np.testing.assert_array_equal(plain.actions, captured.actions)
+    assert plain.latents == {}
+    fields = policy.fields(spec)
+    assert {n: (v.shape, v.dtype) for n, v in captured.latents.items()} == {
+        n: (field.shape, field.numpy_dtype) for n, field in fields.items()
+    }
+    steps = captured.latents["mask.fast"].sum()
+    assert 0 < steps <= LENGTH
+    said = captured.latents["vlm.hidden_states.fast.tokens"][0]
+    assert said[:steps].any(axis=1).all()
+    assert not said[steps:].any()
+
+
+def test_in_openpis_layout_the_model_says_action_before_the_codes(
+    checkpoint, observation, monkeypatch
+):
+    policy = FastPolicy(checkpoint=str(checkpoint), prompt_layout="openpi_fast")
+    words = policy.processor.tokenizer
+    assert policy.ids.start == words.encode("Action: ").ids
+    asked = []
+
+    def decode(params, inputs, **settings):
+        asked.append((inputs, settings))
+        ids, mask = policy.ids.target(TOKENIZER.encode(CHUNKS[[4]]).codes[0])
+        return Decoded(jax.numpy.asarray(ids[None]), jax.numpy.asarray(mask[None]))
+
+    monkeypatch.setattr(fast_policy, "_decode", decode)
+    found = policy.infer(dataclasses.replace(observation, instruction="PUT the Red_Cube on it"))
+    assert policy.failures == 0
+    scale = statistics("actions", DIMS)
+    wanted = (CHUNKS[4] + 1) / 2 * (scale.q99 - scale.q01) + scale.q01
+    np.testing.assert_allclose(found.actions, wanted, atol=0.4)
+    ((inputs, settings),) = asked
+    assert settings["end"] == (words.encode("|").ids[0], words.encode("", eos=True).ids[0])
+    read = words.decode(inputs.tokenized_prompt[inputs.tokenized_prompt_mask])
+    # The micro model's prompt is cut behind 16 tokens.
+    assert read.startswith("Task: put the red cube on it")
+    assert policy.describe()["fast"]["prompt_layout"] == "openpi_fast"
+
+
+def test_codes_in_the_other_layout_are_no_chunk():
+    plain = fast_ids()
+    other = dataclasses.replace(plain, start=(4, 5))
+    (codes,) = TOKENIZER.encode(CHUNKS[[3]]).codes
+    for own, foreign in ((plain, other), (other, plain)):
+        ids, mask = own.target(codes)
+        np.testing.assert_array_equal(own.codes_of(ids[mask]), codes)
+        assert foreign.codes_of(ids[mask]) is None
+        # Decoding stops at `|`: the end mark need not follow.
+        np.testing.assert_array_equal(own.codes_of(ids[mask][:-1]), codes)
+
+
+def test_an_unknown_layout_is_named(checkpoint):
+    with pytest.raises(
+        ValueError, match=r"`prompt_layout` must be one of ki, openpi_fast, but got"
+    ):
+        FastPolicy(checkpoint=str(checkpoint), prompt_layout="pi0_fast")

@@ -9,7 +9,9 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jax_bridge.ki.data.fast_ids import FastIds
 from jax_bridge.policies.tokenizers import (
+    SAID_FIRST,
     TOKENIZERS,
     Encoding,
     Tokenizer,
@@ -103,6 +105,36 @@ def test_prompts_are_laid_out_as_openpi_lays_them_out(fact):
     assert prompt.ids[:8].tolist() == fact["tokens_first8"]
     assert prompt.ids[fact["n_valid"] - 1] == fact["token_last_valid"]
     assert prompt.ids[-1] == fact["pad_value"]
+
+
+@pytest.mark.parametrize("fact", FACTS["fast_tokenize_recorded"])
+def test_openpis_layout_for_fast_is_openpis(fact):
+    tokenizer = RecordingTokenizer()
+    prompt = tokenize_prompt(
+        tokenizer, fact["prompt"], state=np.asarray(fact["state"]), max_length=fact["max_len"],
+        prompt_layout="openpi_fast",
+    )  # fmt: skip
+    assert tokenizer.calls == fact["encode_calls"][:1]
+    causal = np.asarray(fact["ar_mask"], bool)
+    read, said = np.asarray(fact["token_mask"], bool) & ~causal, causal
+    np.testing.assert_array_equal(prompt.ids[prompt.mask], np.asarray(fact["tokens"])[read])
+    if fact["fast_tokens"] is None:
+        assert not said.any()
+        return
+    codes = np.asarray(fact["fast_tokens"])
+    fast = FastIds.of(
+        tokenizer, 2048, rows=257152, skip=128, size=40, start=SAID_FIRST["openpi_fast"]
+    )
+    ids, mask = fast.target(codes)
+    np.testing.assert_array_equal(ids[mask], np.asarray(fact["tokens"])[said])
+    np.testing.assert_array_equal(fast.codes_of(ids[mask]), codes)
+
+
+def test_openpis_layout_for_fast_needs_a_state():
+    with pytest.raises(
+        ValueError, match=r"`state` must be given for the prompt layout openpi_fast"
+    ):
+        tokenize_prompt(ByteTokenizer(), "a", state=None, max_length=9, prompt_layout="openpi_fast")
 
 
 def test_states_fall_into_openpis_bins_unclipped():
