@@ -56,10 +56,11 @@ def _tsne(points: Float64[np.ndarray, "n k"], seed: int) -> Float64[np.ndarray, 
 
 
 def _umap(points: Float64[np.ndarray, "n k"], seed: int) -> Float64[np.ndarray, "n 2"]:
-    from umap import UMAP
-
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that a seed means one thread
+        # It warns that Tensorflow is not there, and that a seed means one thread.
+        warnings.simplefilter("ignore")
+        from umap import UMAP
+
         reducer = UMAP(n_neighbors=min(15, len(points) - 1), random_state=seed)
         return np.asarray(reducer.fit_transform(points), np.float64)
 

@@ -3,6 +3,7 @@
 Letters: n pooled rows, d dimensions, k directions.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,9 +22,7 @@ MOST_FOR_MEDIAN = 1000
 
 def missing(package: str) -> str:
     """Why a measure is refused where its library is not installed; nothing where it is."""
-    try:
-        __import__(package)
-    except ImportError:
+    if importlib.util.find_spec(package) is None:
         return f"{package} is not installed: pip install 'vla-lens[context]'"
     return ""
 
