@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Shaped
 from torch import Tensor
 
 from datamodules.cell import Cell, cells_of_field
-from datamodules.token_pool import pool_tokens, tokens_field
+from datamodules.token_pool import TOKEN_AXES, pool_tokens, token_axis, tokens_field
 from jax_bridge.shards import FieldSpec, ShardDataset, field_name
 
 FLOW_TIME_TOLERANCE = 1e-3
@@ -67,7 +67,7 @@ class FieldChoice:
     @property
     def width(self) -> int:
         """Numbers a cell: all axes behind layer and flow time, flattened, pooled ones left out."""
-        gone = (*CELL_AXES, "token") if self.pool else CELL_AXES
+        gone = (*CELL_AXES, *TOKEN_AXES) if self.pool else CELL_AXES
         pairs = zip(self.spec.axes, self.spec.shape, strict=True)
         return int(np.prod([size for axis, size in pairs if axis not in gone], dtype=int))
 
@@ -98,7 +98,10 @@ class FieldChoice:
         self, dataset: ShardDataset, rows: Shaped[np.ndarray, " b"]
     ) -> Float32[np.ndarray, "b c d"]:
         assert self.pool is not None
-        tokens = self.spec.shape[self.spec.axes.index("token")]
+        axis = token_axis(self.spec)
+        assert axis is not None
+        place = self.spec.axes.index(axis)
+        tokens = self.spec.shape[place]
         mask = np.ones((len(rows), tokens), np.bool_)
         if self.mask is not None:
             mask = dataset.read(self.mask, rows=rows)
@@ -111,7 +114,7 @@ class FieldChoice:
                 rows=rows,
             )
             # Axes behind the tokens (none or the width) become one.
-            flat = values.reshape(*values.shape[: self.spec.axes.index("token") + 2], -1)
+            flat = values.reshape(*values.shape[: place + 2], -1)
             parts.append(pool_tokens(flat, mask, self.pool).reshape(len(rows), -1, self.width))
         return np.concatenate(parts, axis=1)
 

@@ -12,6 +12,13 @@ from jax_bridge.shards import FieldSpec
 
 TEXT_PARTS = ("instruction", "state_text")
 """Regions whose tokens are stored once, under `text`, with a mask of their own."""
+TOKEN_AXES = ("token", "ar_step")
+"""Axes of single tokens: what was read, or what was said, one token a decoding step."""
+
+
+def token_axis(spec: FieldSpec) -> str | None:
+    """The axis of single tokens; None where there is none."""
+    return next((axis for axis in spec.axes if axis in TOKEN_AXES), None)
 
 
 def tokens_field(name: str, fields: Mapping[str, FieldSpec]) -> tuple[str, str | None] | None:
@@ -25,7 +32,7 @@ def tokens_field(name: str, fields: Mapping[str, FieldSpec]) -> tuple[str, str |
     for candidate in stored:
         tokens = f"{expert}.{site}.{candidate}.tokens"
         mask = f"mask.{region}"
-        if tokens not in fields or "token" not in fields[tokens].axes:
+        if tokens not in fields or token_axis(fields[tokens]) is None:
             continue
         if mask in fields or candidate == region:
             return tokens, mask if mask in fields else None

@@ -1,3 +1,5 @@
+import dataclasses
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -7,23 +9,27 @@ from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec
 
 TOKENS, WIDTH, LAYERS = 5, 3, (1, 4)
 FIELD = "vlm.hidden_states.text.tokens"
+SAID = "vlm.hidden_states.fast.tokens"
 MASKS = {
     "mask.text": [1, 1, 1, 1, 0],
     "mask.instruction": [0, 1, 1, 0, 0],
     "mask.state_text": [0, 0, 0, 0, 0],
+    "mask.fast": [1, 1, 1, 0, 0],
 }
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory):
-    """A data set with the tokens of the prompt and two masks; returns its path and values."""
+    """A data set with the tokens of the prompt and of what is said, with masks; returns its path and values."""
     path = tmp_path_factory.mktemp("tokens") / "data"
     field = FieldSpec(
         name=FIELD, dtype="bfloat16", shape=(2, TOKENS, WIDTH), layers=LAYERS,
         axes=("layer", "token", "width"),
     )  # fmt: skip
-    masks = [FieldSpec(name=m, dtype="bool", shape=(TOKENS,), axes=("token",)) for m in MASKS]
-    fields = {spec.name: spec for spec in (field, *masks)}
+    said = dataclasses.replace(field, name=SAID, axes=("layer", "ar_step", "width"))
+    axes = {name: ("ar_step",) if name == "mask.fast" else ("token",) for name in MASKS}
+    masks = [FieldSpec(name=m, dtype="bool", shape=(TOKENS,), axes=axes[m]) for m in MASKS]
+    fields = {spec.name: spec for spec in (field, said, *masks)}
     info = DatasetInfo(fields=fields, capture={}, model={}, environment={}, seed=0)
     random, values = np.random.default_rng(0), []
     with EpisodeWriter(path, info) as writer:
@@ -33,7 +39,7 @@ def tokens(tmp_path_factory):
                 values.append(sample.astype(np.float32))
                 with writer.episode(suite="x", task_id=task, episode=number) as episode:
                     latents = {name: np.array(mask, bool) for name, mask in MASKS.items()}
-                    episode.append(timestep=0, latents={FIELD: sample, **latents})
+                    episode.append(timestep=0, latents={FIELD: sample, SAID: sample, **latents})
                     episode.finish(success=None)
     return path, np.stack(values)
 
@@ -46,6 +52,8 @@ def tokens(tmp_path_factory):
         ("text", "max", lambda x: x[:, :, :4].max(2)),
         ("instruction", "mean", lambda x: x[:, :, 1:3].mean(2)),
         ("instruction", "last", lambda x: x[:, :, 2]),
+        ("fast", "mean", lambda x: x[:, :, :3].mean(2)),
+        ("fast", "last", lambda x: x[:, :, 2]),
     ],
 )
 def test_tokens_are_pooled_over_the_valid_ones_while_reading(tokens, region, pool, pooled):
@@ -54,7 +62,7 @@ def test_tokens_are_pooled_over_the_valid_ones_while_reading(tokens, region, poo
     features = np.concatenate([b.features[0].numpy() for b in data.predict_dataloader()])
     np.testing.assert_allclose(features, pooled(values), rtol=1e-6)
     assert data.cells[1].name == f"vlm.hidden_states.{region}.{pool}/layer04"
-    assert data.describe()["fields"][0]["read_from"] == FIELD
+    assert data.describe()["fields"][0]["read_from"] == (SAID if region == "fast" else FIELD)
 
 
 def test_tokens_side_by_side_are_not_pooled(tokens):
