@@ -61,8 +61,8 @@ class CellStatistics:
             self.not_finite.add(rows, bad)
             vectors = vectors[bad == 0]
         self.vectors.update(vectors)
-        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-        self.lengths.update(lengths.astype(np.float32))
+        squares = np.einsum("bd,bd->b", vectors, vectors, dtype=np.float64)
+        self.lengths.update(np.sqrt(squares)[:, None].astype(np.float32))
 
     def merge(self, other: "CellStatistics") -> None:
         """Adds what another process has seen."""

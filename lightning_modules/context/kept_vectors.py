@@ -33,17 +33,33 @@ class KeptVectors:
         units: Int64[np.ndarray, " n"],
     ) -> None:
         """Offers rows; each row number must come once."""
+        if self.vectors is not None and len(self.rows) == self.most:
+            self._replace(vectors, rows, units)
+            return
         if self.vectors is not None:
-            if len(self.rows) >= self.most:  # most rows of a long stream have no chance
-                chance = mix(rows, self.seed) < self._highest
-                vectors, rows, units = vectors[chance], rows[chance], units[chance]
             vectors = np.concatenate([self.vectors, vectors])
             rows = np.concatenate([self.rows, rows])
             units = np.concatenate([self.units, units])
         order = np.argsort(mix(rows, self.seed), kind="stable")[: self.most]
-        order.sort()
         self.vectors, self.rows, self.units = vectors[order], rows[order], units[order]
-        self._highest = mix(self.rows, self.seed).max(initial=np.uint64(0))
+
+    def _replace(
+        self,
+        vectors: Float32[np.ndarray, "n c d"],
+        rows: Int64[np.ndarray, " n"],
+        units: Int64[np.ndarray, " n"],
+    ) -> None:
+        """Puts those with smaller numbers in the place of those with larger ones."""
+        assert self.vectors is not None
+        numbers = mix(np.concatenate([self.rows, rows]), self.seed)
+        chosen = np.argsort(numbers, kind="stable")[: self.most]
+        came = chosen[chosen >= self.most] - self.most
+        gone = np.setdiff1d(np.arange(self.most), chosen)
+        self.vectors[gone], self.rows[gone], self.units[gone] = (
+            vectors[came],
+            rows[came],
+            units[came],
+        )
 
     def merge(self, other: "KeptVectors") -> None:
         """Takes what another process has kept; the result is in the order of the row numbers."""
