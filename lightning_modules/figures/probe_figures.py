@@ -32,7 +32,8 @@ CAPTIONS: dict[str, str] = {
     "the task's episodes (none where it has one).",
     "confusion": "What the chosen cell answered (columns) where each class was true (rows); "
     "numbers are samples, colours shares of the row. Right: the share of each class that was "
-    "recognised, with 95 % intervals by drawing whole units of the split, beside the same cell "
+    "recognised, with 95 % intervals by drawing whole units of the split (none where one unit "
+    "holds the class), beside the same cell "
     "trained on exchanged targets.",
     "steps": "Left: score of every cell by rollout step; between the red lines: the chosen cell. "
     "Right: by how much it is above the strongest control of the same step (above the trivial "

@@ -22,10 +22,10 @@ def draw_similarity(results: ProbeResults) -> Figure:
     matrix = results.similarity
     assert matrix is not None
     gap = results.cells[results.chosen].metrics.get("similarity_gap")
-    said = "" if gap is None else f"own minus others {gap}"
-    panels = {f"the probe: {said}": matrix.read}
+    said = "" if gap is None else f"\nown minus others {gap}"
+    panels = {f"the probe{said}": matrix.read}
     if matrix.control:
-        panels["control: trained on exchanged instructions"] = matrix.control
+        panels["control: trained on\nexchanged instructions"] = matrix.control
     panels["perfect readings"] = matrix.perfect
     size, names = len(matrix.names), [shorten_name(name, 46) for name in matrix.names]
     with rc_context(SETTINGS):

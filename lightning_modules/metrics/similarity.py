@@ -86,7 +86,7 @@ class SimilarityGap(GridMetric):
         """Names of the rows; of several with one embedding the first, and how many they are."""
         names = self.context.target.table_names
         return tuple(
-            names[first] + (f" (and {len(rows) - 1} alike)" if len(rows) > 1 else "")
+            (f"({len(rows)} alike) " if len(rows) > 1 else "") + names[first]
             for first, rows in self.kept.items()
         )
 

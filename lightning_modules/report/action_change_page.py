@@ -175,7 +175,7 @@ def render(
             "Root mean square changes; all together in standard deviations of the plain actions, "
             "the others in the unit of the action. Click a heading to sort."
         ),
-        table=rows_table(rows, COLUMNS),
+        table=rows_table(rows, COLUMNS, form=".3g"),
         limits=bullets(LIMITS),
         provenance=facts_table(facts),
     )

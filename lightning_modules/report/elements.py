@@ -83,19 +83,22 @@ def sortable(head: Iterable[str], rows: Iterable[str]) -> str:
     )
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+def rows_table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, form: str = ".3f"
+) -> str:
     """A sortable table of rows.
 
     Args:
         rows: by column.
         columns: heading by column, in order.
+        form: of fractional numbers.
     """
     kept = {c: heading for c, heading in columns.items() if any(r[c] is not None for r in rows)}
 
     def cell(value: Any) -> str:
         if isinstance(value, str):
             return table_cell(value, text=True)
-        return table_cell(value, ".3f" if isinstance(value, float) else "")
+        return table_cell(value, form if isinstance(value, float) else "")
 
     body = (f"<tr>{''.join(cell(row[column]) for column in kept)}</tr>" for row in rows)
     return sortable(kept.values(), body)

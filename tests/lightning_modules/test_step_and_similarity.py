@@ -145,8 +145,8 @@ def test_readings_of_instructions_have_a_matrix_beside_their_control(planted, tr
     assert len(matrix.names) == 4
     figure = dict(probe_figures(results))["similarity"]
     titles = [axes.get_title("left") for axes in figure.axes]
-    assert titles[0].startswith("the probe: own minus others")
-    assert "control: trained on exchanged instructions" in titles
+    assert titles[0].startswith("the probe\nown minus others")
+    assert "control: trained on\nexchanged instructions" in titles
     assert ProbeResults.from_json(results.to_json()) == results
 
 
