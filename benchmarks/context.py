@@ -87,7 +87,8 @@ def numpys(path: Path, covariance: bool) -> Callable[[], float]:
     def run() -> float:
         start = time.perf_counter()
         values = open_dataset(path).read(FIELD)[:, 0]
-        values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+        values.mean(0, dtype=np.float64)
+        values.std(0, dtype=np.float64)
         np.quantile(values, SHARES, axis=0, method="inverted_cdf")
         if covariance:
             np.cov(values.T)
