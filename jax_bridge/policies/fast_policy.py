@@ -90,8 +90,7 @@ class FastPolicy:
     @property
     def prompt_layout(self) -> str:
         """How the prompt is laid out, and what is said before the codes."""
-        trained = read_trained_model(self._pi0.folder)
-        return self._layout or (trained.prompt_layout if trained else "ki")
+        return self._layout or self._pi0.processor.prompt_layout
 
     @functools.cached_property
     def processor(self) -> Processor:

@@ -162,6 +162,7 @@ class Pi0Policy:
             recipe=self._recipe_for(self.config),
             tokenizer=make_tokenizer(name),
             norm_stats=self._load_norm_stats(),
+            prompt_layout=self._trained.prompt_layout if self._trained else "ki",
         )
 
     @functools.cached_property

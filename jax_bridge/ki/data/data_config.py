@@ -22,8 +22,11 @@ class DataConfig:
     """A norm_stats.json; None: the one of the FAST targets, or of the first data set."""
     state_in_prompt: bool | None = None
     """Whether π0.5 reads the state as digits in its prompt; None: π0.5 does."""
+    prompt_layout: Literal["ki", "openpi_fast"] = "ki"
+    """`ki`: codes follow the prompt of π0 or π0.5 at once. `openpi_fast`: the prompt of openpi's
+    π0-FAST, and `Action: ` is learnt before the codes."""
     max_fast_len: int = 128
-    """Most FAST tokens of a sample, `|` and the end mark included."""
+    """Most FAST tokens of a sample, `|` and the end mark (and `Action: `) included."""
     overflow: Literal["raise", "leave_out"] = "raise"
     """What to do with a longer one: stop, or leave its targets out and count it."""
     skip: int = OPENPI_SKIP
@@ -42,6 +45,11 @@ class DataConfig:
                 raise ValueError(
                     f"`{name}` must be at least {smallest}, but got {getattr(self, name)}."
                 )
+        if self.prompt_layout == "openpi_fast" and self.state_in_prompt is False:
+            raise ValueError(
+                "`state_in_prompt` must be left out for the prompt layout openpi_fast, which holds "
+                "the state, but got False."
+            )
         if not 0 <= self.held_out < 1:
             raise ValueError(f"`held_out` must lie in [0, 1), but got {self.held_out}.")
         sizes = (len(self.datasets), len(self.weights or self.datasets))

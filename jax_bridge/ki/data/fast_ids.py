@@ -63,9 +63,14 @@ class FastIds:
             return None
         return self.codes.to_codes(body)
 
+    @property
+    def marks(self) -> int:
+        """Tokens of a target that are no codes."""
+        return len(self.start) + len(self.end)
+
     def fits(self, codes: int) -> bool:
         """Whether a target of so many codes fits."""
-        return len(self.start) + codes + len(self.end) <= self.size
+        return codes + self.marks <= self.size
 
     def target(
         self, codes: Integer[np.ndarray, " c"]

@@ -100,12 +100,10 @@ def check_lengths(
     for dataset, target in zip(datasets, targets, strict=True):
         lengths = np.asarray(target.lengths)
         there = lengths[lengths > 0]
-        too_long = there[there + len(fast.end) > fast.size]
-        needed = int(there.max(initial=0)) + len(fast.end)
+        too_long = there[there + fast.marks > fast.size]
+        needed = int(there.max(initial=0)) + fast.marks
         if not len(there) or len(too_long) == len(there):
-            what = (
-                f"the shortest needs {int(there.min()) + len(fast.end)}" if len(there) else "none"
-            )
+            what = f"the shortest needs {int(there.min()) + fast.marks}" if len(there) else "none"
             raise ValueError(
                 f"`data.max_fast_len` must hold some FAST targets of {dataset.path}, but got "
                 f"{fast.size}; {what}."

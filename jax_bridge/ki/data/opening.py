@@ -26,7 +26,7 @@ from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.policies.conventions import Convention, Recipe, get_convention
 from jax_bridge.policies.normalisation import NormStats
 from jax_bridge.policies.processor import Processor
-from jax_bridge.policies.tokenizers import make_tokenizer
+from jax_bridge.policies.tokenizers import SAID_FIRST, make_tokenizer
 from jax_bridge.shards import ShardDataset, open_dataset, split_rows
 from jax_bridge.shards.sample_choice import SampleChoice
 from jax_bridge.vocabulary import CAMERAS
@@ -100,7 +100,7 @@ def open_training_data(
         settings = opened.targets[0].tokenizer.settings
         fast = FastIds.of(
             processor.tokenizer, settings.vocab_size, rows=model.vocab_size, skip=data.skip,
-            size=data.max_fast_len,
+            size=data.max_fast_len, start=SAID_FIRST[data.prompt_layout],
         )  # fmt: skip
         check_lengths(opened.datasets, opened.targets, fast, data.overflow)
     maker = SampleMaker(
@@ -162,7 +162,7 @@ def _processor(
     name = data.tokenizer or ("bytes" if model.vocab_size < PALIGEMMA_ROWS else "paligemma")
     processor = Processor(
         config=model, convention=convention, recipe=recipe, tokenizer=make_tokenizer(name),
-        norm_stats=opened.statistics,
+        norm_stats=opened.statistics, prompt_layout=data.prompt_layout,
     )  # fmt: skip
     return processor, name
 
@@ -218,5 +218,6 @@ def _facts(
             "recipe": dataclasses.asdict(processor.recipe),
             "fast_skip": data.skip,
             "fast_length": data.max_fast_len,
+            "prompt_layout": data.prompt_layout,
         },
     )

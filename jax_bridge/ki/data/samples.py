@@ -64,8 +64,9 @@ class SampleMaker:
         prompt = tokenize_prompt(
             processor.tokenizer,
             read["metadata"]["instruction"],
-            state=normal if processor.recipe.state_in_prompt else None,
+            state=normal if processor.state_in_prompt else None,
             max_length=config.max_token_len,
+            prompt_layout=processor.prompt_layout,
         )
         padded = np.zeros(config.action_dim, np.float32)
         padded[: len(normal)] = normal

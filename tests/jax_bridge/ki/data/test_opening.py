@@ -185,6 +185,29 @@ def test_what_a_policy_needs_is_in_the_facts(folder):
     assert other.description != facts.description
 
 
+def test_openpis_layout_is_learnt_with_action_before_the_codes(folder):
+    own = opened(folder).stream._maker
+    data = opened(folder, prompt_layout="openpi_fast")
+    (host,) = taken(data.stream, 1)
+    (plain,) = taken(opened(folder).stream, 1)
+    words = own.processor.tokenizer
+    read, said = host.batch.observation, plain.batch.observation
+    start = len(words.encode("Action: ").ids)
+    mask = said.fast_action_mask
+    for row, valid in enumerate(mask):
+        ids = read.fast_action_tokens[row][read.fast_action_mask[row]]
+        assert words.decode(ids[:start]) == "Action: "
+        np.testing.assert_array_equal(ids[start:], said.fast_action_tokens[row][valid])
+        prompt = words.decode(read.tokenized_prompt[row][read.tokenized_prompt_mask[row]])
+        assert prompt == prompt.replace("Action: ", "")
+        assert prompt.endswith(";\n")
+    assert data.stream.facts.policy["prompt_layout"] == "openpi_fast"
+    with pytest.raises(
+        ValueError, match="`state_in_prompt` must be left out for the prompt layout"
+    ):
+        opened(folder, prompt_layout="openpi_fast", state_in_prompt=False)
+
+
 DEGENERATE = statistics(q01=0.5, q99=0.5)
 
 
