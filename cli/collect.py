@@ -141,7 +141,10 @@ def _add_record(parser: ArgumentParser) -> None:
 
 def _add_output(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--capture", type=str, default="pooled", help="pooled, tokens, or a YAML or JSON file"
+        "--capture",
+        type=str,
+        default="pooled",
+        help="pooled, tokens, attention, ar_steps, or a YAML or JSON file",
     )
     parser.add_argument(
         "--images",

@@ -13,6 +13,7 @@ from jax_bridge.ki.spoken_actions import chunks_of
 from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.policies import fast_policy
 from jax_bridge.policies.fast_policy import FastPolicy
+from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.policies.policy import BatchedPolicy, PolicyCall
 from tests.small_checkpoint import (
     CHUNKS,
@@ -171,3 +172,19 @@ def test_an_unknown_layout_is_named(checkpoint):
         ValueError, match=r"`prompt_layout` must be one of ki, openpi_fast, but got"
     ):
         FastPolicy(checkpoint=str(checkpoint), prompt_layout="pi0_fast")
+
+
+def test_both_heads_are_asked_in_the_layout_that_the_checkpoint_notes(checkpoint, tmp_path):
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "params").symlink_to(checkpoint / "params")
+    (tmp_path / "assets/tabletop").symlink_to(checkpoint / "assets/tabletop")
+    entry = json.loads((checkpoint / "assets/model.json").read_text())
+    entry["policy"]["prompt_layout"] = "openpi_fast"
+    (tmp_path / "assets/model.json").write_text(json.dumps(entry))
+    spoken = FastPolicy(checkpoint=str(tmp_path))
+    assert spoken.prompt_layout == "openpi_fast"
+    assert spoken.ids.start
+    assert Pi0Policy(checkpoint=str(tmp_path)).processor.prompt_layout == "openpi_fast"
+    asked = FastPolicy(checkpoint=str(tmp_path), prompt_layout="ki")
+    assert asked.processor.prompt_layout == "ki"
+    assert not asked.ids.start
