@@ -38,6 +38,9 @@ def build_parser() -> ArgumentParser:
         default="episode",
         help="what a probe has not seen of what it reads; by task, the instruction is new to it",
     )
+    parser.add_argument(
+        "--encoder", type=str, default="tfidf", help="of instructions: tfidf, a folder, t5-small"
+    )
     parser.add_argument("--folds", type=int, default=5, help="into how many parts they are dealt")
     parser.add_argument("--draws", type=int, default=500, help="resamples of the episodes")
     parser.add_argument(
@@ -89,7 +92,7 @@ def options_of(config: Namespace) -> "LanguageOptions":
         site=config.site, vlm_region=config.vlm_region, layer=config.layer,
         flow_time=config.flow_time, rows=rows, most_steps=config.steps, fold_by=config.fold_by,
         folds=config.folds, draws=config.draws, permutations=config.permutations,
-        memory=config.memory * MIB, seed=config.seed,
+        encoder=config.encoder, memory=config.memory * MIB, seed=config.seed,
     )  # fmt: skip
 
 

@@ -76,7 +76,9 @@ class LanguageAnalysis:
             self.steps.task, options.folds, whole=options.fold_by == "task", seed=options.seed
         )
         self.instructions = Instructions(
-            table=embed_instructions(self.steps.texts), text=self.steps.text, fold=fold
+            table=embed_instructions(self.steps.texts, options.encoder),
+            text=self.steps.text,
+            fold=fold,
         )
         self.fading = FadingFamily(self.steps, options)
         self.success = SuccessFamily(self.steps, options)

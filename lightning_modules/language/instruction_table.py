@@ -8,24 +8,35 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
+from datamodules.encoders.registry import make_encoder
 from datamodules.encoders.text_space import TextSpace
-from datamodules.encoders.word_vectors import WordVectors, words_of
+from datamodules.statistics import cache_folder
 
 
-def embed_instructions(texts: Sequence[str]) -> Float64[np.ndarray, "i k"]:
-    """Centred vectors of unit length by the built-in encoder.
+def embed_instructions(
+    texts: Sequence[str], encoder_name: str = "tfidf"
+) -> Float64[np.ndarray, "i k"]:
+    """Centred vectors of unit length.
+
+    Args:
+        texts: the different instructions.
+        encoder_name: a built-in encoder, a folder, or a name on the hub.
 
     Raises:
-        ValueError: if all texts hold the same words.
+        ValueError: if the encoder cannot tell any two texts apart.
+        FileNotFoundError: if there is no such encoder.
     """
-    if len({frozenset(words_of(text)) for text in texts}) < 2:
-        raise ValueError(
-            f"`DATASET` must hold instructions of different words, but got {list(texts)[:3]!r}. "
-            "Collect or select more tasks."
-        )
-    encoder = WordVectors()
+    alike = (
+        f"`DATASET` must hold instructions of different words, but got {list(texts)[:3]!r}, which "
+        f"{encoder_name} cannot tell apart. Collect or select more tasks, or take another encoder."
+    )
+    encoder = make_encoder(encoder_name, cache_folder())
+    if len(set(texts)) < 2:
+        raise ValueError(alike)
     encoder.fit(sorted(texts))
     vectors = encoder.embed(texts)
+    if not np.ptp(vectors, axis=0).any():
+        raise ValueError(alike)
     inside = TextSpace(encoder.embed(sorted(texts))).project(vectors)
     return inside / np.maximum(np.linalg.norm(inside, axis=1, keepdims=True), 1e-12)
 

@@ -16,6 +16,8 @@ class LanguageOptions:
     layer: int | list[int] | Literal["all"] = "all"
     flow_time: float | list[float] | Literal["all"] = "all"
     rows: RowChoice = dataclasses.field(default_factory=RowChoice)
+    encoder: str = "tfidf"
+    """Of the instructions: a built-in one, a folder, or a name on the hub."""
     most_steps: int = 40
     """Rollout steps; of more timesteps, the first sample in each of so many equal stretches."""
     fold_by: Literal["episode", "task"] = "episode"
