@@ -34,7 +34,7 @@ def build_parser() -> "ArgumentParser":
     add("--suite", type=str, default="imported", help="the suite of all samples")
     add("--vlm_regions", type=str, help="tokens of the VLM's sequence: image_base:256,text:48")
     add("--action_regions", type=str, help="of the action expert's: state:1,action:50")
-    add("--leave_out", type=str, nargs="*", default=[], help="names under a step that are not wanted")
+    add("--leave_out", type=str, nargs="*", default=[], help="names under a step not wanted")
     add("--model", type=str, help="what the latents came from; part of the fingerprint")
     add("--max_memory", type=int, default=8 * 2**30, help="bytes of a file's arrays in memory")
     add("--spool", type=str, help="folder for what goes beyond that; the system's by default")
