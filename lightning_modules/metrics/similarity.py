@@ -92,10 +92,10 @@ class SimilarityGap(GridMetric):
 
     def add(self, batch: MetricBatch, group: Int[Tensor, " b"]) -> None:
         """Adds each sample to the row of its instruction."""
-        mean = batch.outputs.new_tensor(self.context.target.trivial)
-        table = self._table(batch.outputs)
-        own = (F.normalize(batch.targets - mean, dim=-1) @ table.T).argmax(-1)
-        said = F.normalize(batch.outputs - mean, dim=-1) @ table.T
+        outputs, targets = batch.outputs.double(), batch.targets.double()
+        mean, table = outputs.new_tensor(self.context.target.trivial), self._table(outputs)
+        own = (F.normalize(targets - mean, dim=-1) @ table.T).argmax(-1)
+        said = F.normalize(outputs - mean, dim=-1) @ table.T
         place = group * len(table) + own
         add_by_group(self.total, said, place)
         self.rows += torch.bincount(place, minlength=len(self.rows))
