@@ -49,6 +49,13 @@ def build_parser() -> "ArgumentParser":
         help="one of several processes (jax.distributed finds the others: Slurm, Open MPI, TPU, or "
         "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)",
     )
+    parser.add_argument(
+        "--retention_every",
+        type=int,
+        default=0,
+        help="steps between two looks at what the backbone's layers still say of held-out samples "
+        "(instruction, object, container; CKA to the start); 0 for none",
+    )
     groups: dict[str, Any] = {
         "data": DataConfig, "augment": AugmentConfig, "model": ModelChoice, "objective": Objective,
         "optimiser": OptimiserConfig, "step": StepConfig, "lora": LoraConfig, "run": RunConfig,
@@ -108,6 +115,7 @@ def _train(out: Path, built: Any, settings: "TrainSettings", text: str) -> "Trai
     import jax
 
     from cli.ki_fit_progress import FitProgress, print_groups, print_report
+    from cli.ki_retention import retention_watchers
     from jax_bridge.ki.data.opening import open_training_data
     from jax_bridge.ki.training.trainer import Silence, Trainer
 
@@ -117,11 +125,12 @@ def _train(out: Path, built: Any, settings: "TrainSettings", text: str) -> "Trai
         mode=settings.objective.mode, augment=built.augment, rank=jax.process_index(),
         world_size=jax.process_count(),
     )  # fmt: skip
+    watchers = retention_watchers(built.retention_every, built.data, data, settings.model)
     progress = FitProgress(settings.run.steps)
     try:
         trainer = Trainer(
             settings, data.stream, out, prepare=data.prepare, held_out=data.held_out,
-            progress=progress if first else Silence(),
+            progress=progress if first else Silence(), watchers=watchers,
         )  # fmt: skip
         if first:
             print_groups(settings)

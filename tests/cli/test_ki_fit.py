@@ -28,7 +28,9 @@ def fit(demos, out, *words):
 
 @pytest.mark.slow
 def test_a_run_prints_groups_and_a_table_and_leaves_a_policy(demos, tmp_path, capsys):
-    assert fit(demos, tmp_path / "run") == 0
+    judged = ("--data.held_out=0.4", "--retention_every=1")
+    assert fit(demos, tmp_path / "run", *judged) == 0
+    assert "retention/cka_to_start/prompt/layer00" in (tmp_path / "run/log.jsonl").read_text()
     said = capsys.readouterr().out
     for word in ("embedder", "FAST accuracy", "steps 0 to 2", "2  ", "tensorboard --logdir"):
         assert word in said
@@ -37,7 +39,7 @@ def test_a_run_prints_groups_and_a_table_and_leaves_a_policy(demos, tmp_path, ca
     assert entry["bound"]["data"]["datasets"][0]["samples"] == 30
     assert "max_fast_len: 96" in (tmp_path / "run/config.yaml").read_text()
     assert (tmp_path / "run/checkpoints/2/params/_METADATA").is_file()
-    assert fit(demos, tmp_path / "run", "--optimiser.clip_norm=2.0") == 2
+    assert fit(demos, tmp_path / "run", *judged, "--optimiser.clip_norm=2.0") == 2
     assert "optimiser.clip_norm 1.0 instead of 2.0" in capsys.readouterr().err
 
 

@@ -1,0 +1,42 @@
+"""Which labels probes get while a policy trains, and when they are asked."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from cli.ki_retention import labels_of, retention_watchers
+from jax_bridge.shards import open_dataset, split_rows
+from tests.jax_bridge.ki.data.demo_frames import write_frames
+
+SHARE = 0.4
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    return open_dataset(write_frames(tmp_path_factory.mktemp("retention") / "demos", episodes=8))
+
+
+def test_held_out_samples_have_their_instruction_and_nothing_is_made_up(demos):
+    labels = labels_of(demos, SHARE)
+    rows = split_rows(demos.index, fractions=(1 - SHARE, SHARE, 0.0))["val"]
+    table = demos.index.select(["key", "instruction"]).take(rows).to_pylist()
+    assert len(table) > 0
+    assert labels == {"instruction": {row["key"]: row["instruction"] for row in table}}
+
+
+def test_a_recorded_goal_gives_object_and_container(demos, monkeypatch):
+    from datamodules.targets import goal
+
+    truth = '{"goal": "in(red_cube, blue_bowl)"}'
+    monkeypatch.setattr(goal, "truths", lambda dataset, rows: [truth] * len(rows))
+    labels = labels_of(demos, SHARE)
+    assert set(labels["object"].values()) == {"red_cube"}
+    assert set(labels["container"].values()) == {"blue_bowl"}
+    assert labels["object"].keys() == labels["instruction"].keys()
+
+
+def test_nobody_is_asked_unless_told_so_and_something_is_held_out():
+    config, nothing = SimpleNamespace(datasets=()), SimpleNamespace(held_out=None)
+    assert retention_watchers(0, config, nothing, None) == []
+    with pytest.raises(ValueError, match="`retention_every` must be 0 where nothing is held out"):
+        retention_watchers(5, config, nothing, None)
