@@ -62,7 +62,10 @@ def interrupt(root, out, delays):
     for delay in delays:
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, err, finished
 
 
