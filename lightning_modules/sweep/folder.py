@@ -124,7 +124,7 @@ class SweepFolder:
             runs: all runs.
             text: the sweep as YAML.
             data: what identifies each data set, by its path.
-            entry: command, machine and versions of this sitting.
+            entry: command, machine and versions of this start.
 
         Raises:
             ValueError: if the folder holds results that are not of this sweep.
