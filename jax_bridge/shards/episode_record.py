@@ -22,10 +22,12 @@ def exact(value: object, kind: type[T]) -> T:
 
     Raises:
         TypeError: if it is of another kind.
-        ValueError: if a number is negative or beyond 64 bits.
+        ValueError: if a number is negative or beyond 64 bits, or a text cannot be written again.
     """
     if type(value) is not kind:
         raise TypeError(f"{str(value)[:80]!r} is no {kind.__name__}")
+    if isinstance(value, str) and not value.isascii():
+        value.encode()  # raises, as a ValueError, for half of a letter
     if isinstance(value, int) and not 0 <= value < 2**62:
         raise ValueError(f"{value} is beyond every file")
     return value

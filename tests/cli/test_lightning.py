@@ -41,7 +41,9 @@ def test_a_run_folder_holds_config_provenance_metrics_and_figures(run):
     assert len(provenance["fit"]["data"]["fingerprint"]) == 64
     assert provenance["fit"]["versions"]["torch"] == torch.__version__
     assert provenance["fit"]["data"]["splits"]["train"] == {"samples": 96, "episodes": 24}
-    kinds = ("layers", "heatmap", "controls", "metrics", "tasks", "confusion", "reliability")
+    kinds = (
+        "layers", "heatmap", "controls", "metrics", "tasks", "confusion", "reliability", "steps",
+    )  # fmt: skip
     drawn = {path.name for path in (run / "figures").iterdir()} - {"curves.png", "curves.svg"}
     assert drawn == {
         f"{split}_{name}.{suffix}"

@@ -9,7 +9,7 @@ import sys
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jax_bridge.shards import DamagedShardError, EpisodeWriter, open_dataset
@@ -227,6 +227,7 @@ manifests = st.one_of(
 
 @bounded
 @given(content=manifests)
+@example(content=b'{"name":"x","bytes":0,"framing_sha256":"\\ud800","members":[]}')
 def test_any_manifest_is_read_or_refused(content):
     manifest = bounded_memory(len(content), lambda: Manifest.from_bytes(content, "x"))
     if isinstance(manifest, Manifest):
