@@ -186,7 +186,7 @@ def test_8_insulation_changes_no_value_and_flow_only_is_openpis_loss(small):
     assert float(values["flow_only"].tokens) == 0
 
 
-@pytest.mark.parametrize("mode", ["insulate", "joint"])
+@pytest.mark.parametrize("mode", ["insulate", pytest.param("joint", marks=pytest.mark.slow)])
 def test_9_two_passes_equal_one_pass_with_stopped_gradients(small, mode):
     draws = flow.FlowDraws(small.draws.noise[:1], small.draws.time[:1])
     settings = Objective(mode=mode, knowledge_insulation_lambda=0.7, flow_weight=1.3)

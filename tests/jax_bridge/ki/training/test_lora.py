@@ -63,6 +63,7 @@ def test_changes_that_fit_no_leaf_are_refused(params, changes, message):
         add_lora(params, dataclasses.replace(LORA, **changes), seed=0)
 
 
+@pytest.mark.slow
 def test_a_run_with_low_rank_changes_saves_whole_weights_and_goes_on(
     tmp_path, settings_of, memory_stream
 ):
