@@ -278,7 +278,9 @@ def test_12_a_camera_that_no_sample_has_may_be_left_out(small):
     reference, _ = gradients(small, Objective(), batch=masked)
     value = float(all_losses(small.params, fewer, small.draws, small.config, Objective()).total)
     np.testing.assert_allclose(value, reference, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"`images` must have the keys .* but got base_0_rgb, left"):
+    with pytest.raises(
+        ValueError, match=r"`images` must have the keys .* but got base_0_rgb, left"
+    ):
         fewer.observation.check(small.config)
     unmasked = dataclasses.replace(fewer.observation, image_masks=masks)
     with pytest.raises(ValueError, match="`image_masks` must have the keys of `images`"):
