@@ -45,6 +45,8 @@ class TrainingData:
     held_out: HeldOut | None
     """None where nothing is held out."""
     prepare: Prepare
+    maker: SampleMaker
+    """Between the robot's units and the model's, and what ids stand for which codes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +132,7 @@ def open_training_data(
         ),
         held_out=held_out,
         prepare=make_prepare(augment),
+        maker=maker,
     )  # fmt: skip
 
 
