@@ -87,7 +87,8 @@ def main(args: list[str]) -> int:
     if config.out is None and "://" in config.dataset:
         raise ValueError("`--out` must name a file where DATASET is an address. Add --out FILE.")
     stream = open_stream(config)
-    with rows_progress("norm-stats", 2 * len(stream.rows)) as on_rows:
+    parts = 1 if stream.sizes.state_dim is None else 2
+    with rows_progress("norm-stats", parts * len(stream.rows)) as on_rows:
         found = dataset_statistics(stream, memory=config.memory * MIB, on_rows=on_rows)
     out = Path(config.out or Path(config.dataset) / "norm_stats.json")
     widened = config.seldom == "full-range"
@@ -109,6 +110,8 @@ def _print(found: "DatasetStatistics", *, widened: bool) -> None:
 
 
 def _table(name: str, counted: "Counted") -> list[str]:
+    if not counted.rows:
+        return [f"{name}: not recorded; the file gives it no dimensions"]
     s = counted.statistics
     low, high = s.pair("quantile")
     worst = float(counted.quantile_error.max())

@@ -27,6 +27,7 @@ class DatasetStatistics:
     """What was counted."""
 
     state: Counted
+    """Of no dimensions where the robot's state was not recorded."""
     actions: Counted
 
     def usable(self) -> "DatasetStatistics":
@@ -48,19 +49,21 @@ def dataset_statistics(
     """Streams states and actions; nothing is held beyond `memory` bytes.
 
     Raises:
-        ValueError: if a state or an action is not finite, or states were not recorded.
+        ValueError: if a state or an action is not finite.
     """
-    if stream.sizes.state_dim is None:
-        raise ValueError(
-            f"`dataset` must hold the robot's state, but {stream.dataset.path} has none."
-        )
 
     def actions() -> Iterator[Float64[np.ndarray, "_ _d"]]:
         for _, chunks in stream.chunks(on_rows):
             yield chunks.reshape(-1, chunks.shape[2])
 
+    def states() -> Iterator[Float64[np.ndarray, "_ _s"]]:
+        return stream.states(on_rows)
+
+    recorded = stream.sizes.state_dim is not None
     return DatasetStatistics(
-        state=count_statistics("state", lambda: stream.states(on_rows), memory=memory),
+        state=count_statistics("state", states, memory=memory)
+        if recorded
+        else Counted.nothing("state"),
         actions=count_statistics("actions", actions, memory=memory),
     )
 

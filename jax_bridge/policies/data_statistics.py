@@ -61,6 +61,13 @@ class Counted:
             self, statistics=dataclasses.replace(self.statistics, q01=q01, q99=q99)
         )
 
+    @classmethod
+    def nothing(cls, name: str) -> "Counted":
+        """Of a quantity that was not recorded: it has no dimensions."""
+        none = np.zeros(0)
+        statistics = FieldStatistics(name=name, mean=none, std=none, q01=none, q99=none)
+        return cls(statistics=statistics, rows=0, quantile_error=none, low=none, high=none)
+
 
 class _Moments:
     """Count, mean, squared deviations and range, in float64.

@@ -143,11 +143,22 @@ def load_norm_stats(address: str) -> NormStats:
     """
     try:
         with fsspec.open(address, "rb") as file:
-            content = json.loads(file.read())  # pyright: ignore[reportAttributeAccessIssue]
+            text: bytes = file.read()  # pyright: ignore[reportAttributeAccessIssue]
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"`norm_stats` must be a norm_stats.json, but got {address!r}, which does not exist."
         ) from error
+    return parse_norm_stats(text, address)
+
+
+def parse_norm_stats(text: bytes, address: str) -> NormStats:
+    """What the text of a `norm_stats.json` holds.
+
+    Raises:
+        ValueError: if it is not such a file; says which entry is missing or misshapen.
+    """
+    try:
+        content = json.loads(text)
     except ValueError as error:
         raise ValueError(f"`norm_stats` must be JSON, but got {address!r}: {error}.") from error
     entries = content.get("norm_stats") if isinstance(content, dict) else None
@@ -191,7 +202,9 @@ def _read_row(row: Any, name: str, address: str) -> Float64[np.ndarray, " d"]:
         values = np.asarray(row, np.float64)
     except (TypeError, ValueError):
         values = np.zeros(())
-    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+    # A robot whose state was not recorded has a state of no dimensions.
+    empty = values.size == 0 and not name.startswith("state.")
+    if values.ndim != 1 or empty or not np.isfinite(values).all():
         raise ValueError(
             f"`norm_stats` must hold a list of finite numbers as {name}, but got "
             f"{str(row)[:80]} in {address!r}."

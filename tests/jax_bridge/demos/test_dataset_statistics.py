@@ -9,7 +9,7 @@ from jax_bridge.demos.chunk_stream import ChunkStream
 from jax_bridge.demos.dataset_statistics import dataset_statistics, write_statistics
 from jax_bridge.demos.delta_dims import parse_delta_dims
 from jax_bridge.policies.data_statistics import count_statistics
-from jax_bridge.policies.normalisation import load_norm_stats
+from jax_bridge.policies.normalisation import load_norm_stats, normalise
 from jax_bridge.shards import open_dataset
 from tests.jax_bridge.demos.demo_data import write_demos
 
@@ -66,10 +66,24 @@ def test_openpis_file_is_written_and_the_rest_beside_it(tmp_path):
     assert report["dataset"] == dataset.fingerprint
 
 
-def test_data_that_cannot_be_counted_is_said(tmp_path):
-    stateless = open_dataset(write_demos(tmp_path / "d", state=False))
-    with pytest.raises(ValueError, match=r"must hold the robot's state, but .* has none"):
-        dataset_statistics(ChunkStream.of(stateless))
+def test_where_no_state_was_recorded_actions_are_counted_alone(tmp_path):
+    with_state, without = (
+        ChunkStream.of(open_dataset(write_demos(tmp_path / name, state=state)))
+        for name, state in (("with", True), ("without", False))
+    )
+    found = dataset_statistics(without)
+    write_statistics(tmp_path / "norm_stats.json", found, without, widened=True)
+    read = load_norm_stats(str(tmp_path / "norm_stats.json"))
+    expected = dataset_statistics(with_state).usable().norm_stats
+    assert read.actions.to_json() == expected.actions.to_json()
+    assert read.state.mean.shape == read.state.pair("quantile")[0].shape == (0,)
+    with pytest.raises(ValueError, match=r"`state` must have at most 0 dimensions"):
+        normalise(np.zeros(3), read.state, "quantile")
+    content = json.loads((tmp_path / "norm_stats.json").read_text())
+    content["norm_stats"]["actions"]["mean"] = []
+    (tmp_path / "norm_stats.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a list of finite numbers as actions.mean, but got \[\]"):
+        load_norm_stats(str(tmp_path / "norm_stats.json"))
 
 
 @pytest.mark.parametrize(
