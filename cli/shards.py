@@ -124,7 +124,26 @@ def _verify(config: Namespace) -> int:
         with _progress("verify", _local_bytes(config.dataset)) as on_shard:
             report = verify_dataset(config.dataset, workers=config.workers, on_shard=on_shard)
     _print_report(report)
-    return DAMAGED if report.problems else 0
+    return DAMAGED if _verify_targets(config.dataset) or report.problems else 0
+
+
+def _verify_targets(path: str) -> bool:
+    """Whether something is wrong with the FAST targets beside a data set."""
+    from jax_bridge.fast.verify import verify_targets
+    from jax_bridge.shards import open_dataset
+
+    try:
+        report = verify_targets(open_dataset(path))
+    except ValueError as error:
+        print(f"FAST targets, if there are any, were not looked at: {error}")
+        return True
+    if report is None:
+        return False
+    for problem in report.problems:
+        print(problem)
+    verdict = f"{len(report.problems)} problems" if report.problems else "all bytes are as written"
+    print(f"FAST targets of {report.shards} shards: {verdict}")
+    return bool(report.problems)
 
 
 def _repair(config: Namespace) -> int:

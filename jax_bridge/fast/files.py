@@ -25,30 +25,52 @@ def load_tokenizer(address: str) -> FastTokenizer:
         FileNotFoundError: if it is not there or cannot be reached.
         ValueError: if a file is not of a FAST tokenizer.
     """
-    settings = _settings(_read(address, PROCESSOR), address)
+    return parse_tokenizer(_read(address, PROCESSOR), _read(address, BPE), address)
+
+
+def parse_tokenizer(processor: bytes, bpe: bytes, address: str) -> FastTokenizer:
+    """The tokenizer of two files' content.
+
+    Args:
+        processor: of `processor_config.json`.
+        bpe: of `tokenizer.json`.
+        address: for messages.
+
+    Raises:
+        ValueError: if one is not of a FAST tokenizer.
+    """
+    settings = _settings(processor, address)
     try:
-        bpe = Tokenizer.from_str(_read(address, BPE).decode())
+        pairs = Tokenizer.from_str(bpe.decode())
     except Exception as error:  # the library raises Exception itself
         raise ValueError(
             f"`tokenizer` must hold a BPE in {BPE}, but that of {address!r} cannot be read "
             f"({error})."
         ) from error
-    return FastTokenizer(bpe, settings)
+    return FastTokenizer(pairs, settings)
+
+
+def tokenizer_files(tokenizer: FastTokenizer) -> dict[str, bytes]:
+    """Both files as the published tokenizer has them, and what transformers wants beside."""
+    entry = {"processor_class": "UniversalActionProcessor"}
+    plain = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    return {
+        PROCESSOR: _content({**entry, **dataclasses.asdict(tokenizer.settings)}),
+        "tokenizer_config.json": _content(plain),
+        BPE: tokenizer.to_str().encode(),
+    }
 
 
 def save_tokenizer(tokenizer: FastTokenizer, folder: pathlib.Path) -> None:
-    """Writes both files, as the published tokenizer has them, and what transformers wants beside.
+    """Writes the files.
 
     Raises:
         FileExistsError: if the folder holds a tokenizer already.
     """
     require_no_tokenizer(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    entry = {"processor_class": "UniversalActionProcessor"}
-    _write(folder / PROCESSOR, {**entry, **dataclasses.asdict(tokenizer.settings)})
-    plain = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    _write(folder / "tokenizer_config.json", plain)
-    (folder / BPE).write_text(tokenizer.to_str(), encoding="utf-8")
+    for name, content in tokenizer_files(tokenizer).items():
+        (folder / name).write_bytes(content)
 
 
 def require_no_tokenizer(folder: pathlib.Path) -> None:
@@ -63,8 +85,8 @@ def require_no_tokenizer(folder: pathlib.Path) -> None:
         )
 
 
-def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def _content(entry: dict[str, Any]) -> bytes:
+    return (json.dumps(entry, indent=1) + "\n").encode()
 
 
 def _read(address: str, name: str) -> bytes:

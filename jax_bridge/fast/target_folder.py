@@ -7,6 +7,8 @@ DATASET/fast/
   norm_stats.json        how actions were normalised
   NAME.tar               for each shard, the same keys with one member: KEY.fast.npy
   codes.parquet          all of them (derived: it is made again from the tars)
+
+The data set may be a folder or an address.
 """
 
 import dataclasses
@@ -14,22 +16,75 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jax_bridge.shards.file_layer import LOCAL_FILES, write_error
+from jax_bridge.shards.remote.address import is_address
+from jax_bridge.shards.remote.store import RemoteStore
+
 FORMAT, VERSION = "vla-lens-fast", 1
 MEMBER = "fast.npy"
 FOLDER, INFO, CODES, STATISTICS = "fast", "dataset.json", "codes.parquet", "norm_stats.json"
 
 
-def fast_folder(dataset: object) -> Path:
-    """The folder of a data set's FAST targets.
+class TargetFolder:
+    """The files in `fast/` of a data set; each appears whole or not at all."""
 
-    Raises:
-        ValueError: if the data set is at an address.
-    """
-    if "://" in str(dataset):
-        raise ValueError(
-            f"`dataset` must be a local folder for FAST targets, but got {dataset}. Copy it first."
-        )
-    return Path(str(dataset)) / FOLDER
+    def __init__(self, dataset: object) -> None:
+        """Opens nothing yet.
+
+        Args:
+            dataset: its folder, or its address.
+        """
+        self._name = f"{str(dataset).rstrip('/')}/{FOLDER}"
+        self._store = RemoteStore(str(dataset)) if is_address(str(dataset)) else None
+
+    def __str__(self) -> str:
+        return self._name
+
+    def read(self, name: str) -> bytes:
+        """A whole file.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+        if self._store is None:
+            return Path(self._name, name).read_bytes()
+        return self._store.read(f"{FOLDER}/{name}")
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        if self._store is None:
+            return Path(self._name, name).is_file()
+        try:
+            self._store.size(f"{FOLDER}/{name}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def write(self, name: str, content: bytes) -> None:
+        """Puts a file in place.
+
+        Raises:
+            OSError: if the disk or the address refuses.
+        """
+        if self._store is not None:
+            self._store.write(f"{FOLDER}/{name}", content)
+            return
+        try:
+            Path(self._name).mkdir(exist_ok=True)
+            LOCAL_FILES.write_whole(Path(self._name, name), content)
+        except OSError as error:
+            raise write_error(error, Path(self._name)) from error
+
+    def names(self) -> list[str]:
+        """Files that are there.
+
+        Raises:
+            PermissionError: if the address cannot be listed.
+        """
+        if self._store is not None:
+            return self._store.names(FOLDER)
+        folder = Path(self._name)
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,18 +105,22 @@ class FastInfo:
     """What was done with coefficients outside the tokenizer's range."""
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `dataset.json`."""
+        """The entries of `dataset.json`."""
         return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
 
+    def to_bytes(self) -> bytes:
+        """The content of `dataset.json`."""
+        return (json.dumps(self.to_json(), indent=1) + "\n").encode()
+
     @classmethod
-    def read(cls, path: Path) -> "FastInfo":
+    def read(cls, folder: TargetFolder) -> "FastInfo":
         """Reads `dataset.json`.
 
         Raises:
             ValueError: if it is not one of FAST targets.
         """
         try:
-            entry = json.loads(path.read_bytes())
+            entry = json.loads(folder.read(INFO))
             if entry["format"] != FORMAT or entry["version"] != VERSION:
                 raise ValueError(f"it is {entry['format']} version {entry['version']}")
             mask = entry["delta_mask"]
@@ -70,11 +129,11 @@ class FastInfo:
             return cls(**{**values, "delta_mask": None if mask is None else tuple(mask)})
         except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{path} cannot be read: {error}. Remove the folder and run `vla-lens fast attach` "
-                "again."
+                f"{folder}/{INFO} cannot be read: {error}. Remove the folder and run `vla-lens "
+                "fast attach` again."
             ) from error
 
-    def require_same(self, stored: "FastInfo", path: Path) -> None:
+    def require_same(self, stored: "FastInfo", folder: TargetFolder) -> None:
         """Refuses to mix targets.
 
         Raises:
@@ -86,6 +145,6 @@ class FastInfo:
         other = [name for name in mine if mine[name] != theirs[name]]
         if other:
             raise ValueError(
-                f"`dataset` must have no FAST targets or those of the same settings, but {path} "
+                f"`dataset` must have no FAST targets or those of the same settings, but {folder} "
                 f"has others: {', '.join(other)} differ. Remove that folder to make them anew."
             )

@@ -5,7 +5,6 @@ Letters: n rows.
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Int32, Int64
 
-from jax_bridge.fast.files import load_tokenizer
-from jax_bridge.fast.target_folder import CODES, INFO, STATISTICS, FastInfo, fast_folder
+from jax_bridge.fast.files import BPE, PROCESSOR, parse_tokenizer
+from jax_bridge.fast.target_folder import CODES, INFO, STATISTICS, FastInfo, TargetFolder
 from jax_bridge.fast.tokenizer import FastTokenizer
-from jax_bridge.policies.normalisation import NormStats, load_norm_stats
+from jax_bridge.policies.normalisation import NormStats, parse_norm_stats
 from jax_bridge.shards import ShardDataset
 
 
@@ -26,7 +25,7 @@ class FastTargets:
 
     def __init__(
         self,
-        folder: Path,
+        folder: TargetFolder,
         info: FastInfo,
         codes: Int32[np.ndarray, " all"],
         bounds: Int64[np.ndarray, "2 n"],
@@ -54,12 +53,13 @@ class FastTargets:
     @functools.cached_property
     def tokenizer(self) -> FastTokenizer:
         """What made them."""
-        return load_tokenizer(str(self.folder))
+        read = self.folder.read
+        return parse_tokenizer(read(PROCESSOR), read(BPE), str(self.folder))
 
     @functools.cached_property
     def norm_stats(self) -> NormStats:
         """How actions were normalised before."""
-        return load_norm_stats(str(self.folder / STATISTICS))
+        return parse_norm_stats(self.folder.read(STATISTICS), f"{self.folder}/{STATISTICS}")
 
     @property
     def horizon(self) -> int:
@@ -88,19 +88,19 @@ def open_fast_targets(dataset: ShardDataset) -> FastTargets:
         FileNotFoundError: if there are none.
         ValueError: if they are not of this data set, or not of all of its samples.
     """
-    folder = fast_folder(dataset.path)
-    if not (folder / INFO).exists() or not (folder / CODES).exists():
+    folder = TargetFolder(dataset.path)
+    if not folder.has(INFO) or not folder.has(CODES):
         raise FileNotFoundError(
             f"`dataset` must have FAST targets, but {folder} has none or unfinished ones. Write "
             f"them with `vla-lens fast attach {dataset.path} --tokenizer DIR --norm_stats FILE`."
         )
-    info = FastInfo.read(folder / INFO)
+    info = FastInfo.read(folder)
     if info.dataset != dataset.fingerprint:
         raise ValueError(
             f"`dataset` must be the one that its FAST targets were made of, but those in {folder} "
             "belong to another one. Remove that folder and run `vla-lens fast attach` again."
         )
-    table = _read_codes(folder / CODES)
+    table = read_codes(folder)
     places = _places(dataset, table["key"], folder)
     lists: Any = table["codes"].combine_chunks()
     offsets = np.asarray(lists.offsets, np.int64)
@@ -108,16 +108,24 @@ def open_fast_targets(dataset: ShardDataset) -> FastTargets:
     return FastTargets(folder, info, codes, np.stack([offsets[places], offsets[places + 1]]))
 
 
-def _read_codes(path: Path) -> pa.Table:
+def read_codes(folder: TargetFolder) -> pa.Table:
+    """Keys and codes of all samples.
+
+    Raises:
+        ValueError: if the table cannot be read.
+    """
     try:
-        return pq.read_table(path, columns=["key", "codes"])
+        return pq.read_table(pa.BufferReader(folder.read(CODES)), columns=["key", "codes"])
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(
-            f"{path} cannot be read: {error}. Remove it and run `vla-lens fast attach` again."
+            f"{folder}/{CODES} cannot be read: {error}. Remove it and run `vla-lens fast attach` "
+            "again."
         ) from error
 
 
-def _places(dataset: ShardDataset, keys: pa.ChunkedArray, folder: Path) -> Int64[np.ndarray, " n"]:
+def _places(
+    dataset: ShardDataset, keys: pa.ChunkedArray, folder: TargetFolder
+) -> Int64[np.ndarray, " n"]:
     wanted = dataset.index.column("key").cast(pa.string())
     options = pc.SetLookupOptions(value_set=keys.combine_chunks())
     found: Any = pc.call_function("index_in", [wanted], options)

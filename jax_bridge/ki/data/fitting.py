@@ -1,7 +1,6 @@
 """Whether data sets, FAST targets and statistics fit the model, the robot and each other."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -125,16 +124,19 @@ def chosen_statistics(
         FileNotFoundError: if there are none.
         ValueError: if they are others than those of the targets, or degenerate.
     """
-    beside = Path(str(datasets[0].path)) / STATISTICS
-    if address is None and not targets and not beside.is_file():
-        raise FileNotFoundError(
-            f"`data.norm_stats` must be given, but got None and {beside} does not exist. Write it "
-            f"with `vla-lens norm-stats {datasets[0].path}`."
-        )
+    beside = f"{str(datasets[0].path).rstrip('/')}/{STATISTICS}"
     if address is not None:
         found = load_norm_stats(address)
+    elif targets:
+        found = targets[0].norm_stats
     else:
-        found = targets[0].norm_stats if targets else load_norm_stats(str(beside))
+        try:
+            found = load_norm_stats(beside)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"`data.norm_stats` must be given, but got None and {beside} does not exist. Write "
+                f"it with `vla-lens norm-stats {datasets[0].path}`."
+            ) from error
     if targets and found.digest != targets[0].norm_stats.digest:
         raise ValueError(
             f"`data.norm_stats` must be those of the FAST targets, but got others in {address!r}. "

@@ -201,7 +201,7 @@ def _facts(
     statistics = json.dumps(opened.statistics.to_json(), indent=1).encode()
     assets = {f"{convention.asset_id}/norm_stats.json": statistics}
     for name in (PROCESSOR, BPE) if opened.targets else ():
-        content = (opened.targets[0].folder / name).read_bytes()
+        content = opened.targets[0].folder.read(name)
         assets[f"{convention.asset_id}/fast/{name}"] = content
     free = ("paths", "threads", "workers")  # where it lies and who reads it change no batch
     settings = {k: v for k, v in dataclasses.asdict(data).items() if k not in free}

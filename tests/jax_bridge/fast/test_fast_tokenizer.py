@@ -38,7 +38,7 @@ def tokenizer():
     return learn_tokenizer(smooth_chunks(400), vocab_size=512)
 
 
-def test_coefficients_are_those_of_the_written_out_cosine_sum():
+def test_17_coefficients_are_those_of_the_written_out_cosine_sum():
     chunk = smooth_chunks(1)
     spectrum = np.zeros((T, D))
     for k in range(T):
@@ -57,7 +57,7 @@ def test_frequency_zero_of_every_dimension_comes_first():
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.floats(1.0, 50.0))
 @settings(max_examples=60, deadline=None)
-def test_the_round_trip_stays_within_the_bound_of_rounding(seed, steps, scale):
+def test_17_the_round_trip_stays_within_the_bound_of_rounding(seed, steps, scale):
     chunk = np.random.default_rng(seed).uniform(-1, 1, (2, steps, 2))
     back = from_coefficients(to_coefficients(chunk, scale), scale, steps=steps, dims=2)
     assert np.abs(back - chunk).max() <= rounding_bound(steps, scale) + 1e-12
@@ -97,7 +97,7 @@ def test_character_zero_at_the_end_is_not_lost():
 
 @given(st.lists(st.integers(-5, 700), max_size=60))
 @settings(max_examples=400, deadline=None)
-def test_fuzzed_codes_never_crash_and_never_give_an_action_out_of_range(tokenizer, codes):
+def test_17_fuzzed_codes_never_crash_and_never_give_an_action_out_of_range(tokenizer, codes):
     decoded = tokenizer.decode([codes], steps=T, dims=D, on_error="zeros")
     limit = tokenizer.settings.largest_action + rounding_bound(T, tokenizer.settings.scale)
     assert np.abs(decoded.actions).max() <= limit
