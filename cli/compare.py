@@ -111,13 +111,23 @@ def _name(path: str) -> str:
 
 
 def listed(args: list[str]) -> list[str]:
-    """`--allow profile,dtype` as the list that the parser reads."""
-    found = list(args)
-    for place, arg in enumerate(args[:-1]):
-        if arg in ("--allow", "--embeddings") and not args[place + 1].startswith("["):
-            words = [word for word in args[place + 1].split(",") if word not in ("", "none")]
-            found[place + 1] = f"[{','.join(words)}]"
+    """`--allow profile,dtype` or `--allow=profile` as the list that the parser reads."""
+    found: list[str] = []
+    for arg in args:
+        name, sign, value = arg.partition("=")
+        if found[-1:] in (["--allow"], ["--embeddings"]):
+            found.append(_list_of(arg))
+        elif sign and name in ("--allow", "--embeddings"):
+            found += [name, _list_of(value)]
+        else:
+            found.append(arg)
     return found
+
+
+def _list_of(text: str) -> str:
+    if text.startswith(("[", "--")):
+        return text
+    return f"[{','.join(word for word in text.split(',') if word not in ('', 'none'))}]"
 
 
 def _compare(config: Namespace, out: Path, command: str) -> "tuple[ComparisonResults, Path]":
@@ -133,9 +143,11 @@ def _compare(config: Namespace, out: Path, command: str) -> "tuple[ComparisonRes
     from lightning_modules.report.comparison_page import side_notes
 
     first, second = side_choices(config)
-    a, b = open_sides(
-        first, second, paired=config.paired, most_rows=config.most_rows, seed=config.seed
-    )
+    with _progress() as show:
+        a, b = open_sides(
+            first, second, paired=config.paired, most_rows=config.most_rows, seed=config.seed,
+            on_rows=lambda done, total: show(done, total, "reading vectors"),
+        )  # fmt: skip
     notes = [*check_comparable(a, b, config.allow), *side_notes(a, b)]
     exchange = plan_exchange(
         a, b, paired=config.paired, permutations=config.permutations, seed=config.seed
@@ -148,6 +160,7 @@ def _compare(config: Namespace, out: Path, command: str) -> "tuple[ComparisonRes
     vectors = np.concatenate([a.vectors, b.vectors])
     with _progress() as show:
         results = compare(vectors, exchange, seed=config.seed, show=show)
+        show(1, 1, "drawing")
         pooled, points = Pooled(vectors, exchange, config.seed), {}
         for kind, found in embeddings(pooled.coordinates, config.embeddings, config.seed):
             if isinstance(found, str):

@@ -7,18 +7,25 @@ import ml_dtypes
 import numpy as np
 
 from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec
+from lightning_modules.context.output_norm import KEY, OutputNorm
 
 CONTEXT = "context.act_head.input.tokens"
 PROFILE = {"name": "upstream", "size": 224}
 PROMPTS = ("put the red cube in the bowl", "push the button")
 
 
-def context_info(width: int, dtype: str, profile: dict, digest: str) -> DatasetInfo:
+def context_info(
+    width: int, dtype: str, profile: dict, digest: str, norm: OutputNorm | None = None
+) -> DatasetInfo:
     spec = FieldSpec(name=CONTEXT, dtype=dtype, shape=(1, width), axes=("token", "width"))
     return DatasetInfo(
         fields={CONTEXT: spec},
-        capture={"profile": profile, "points": []},
-        model={"class": "tests.Tiny", "params_digest": digest * 64},
+        capture={"profile": profile, "points": [{"module": "act_head", "name": None}]},
+        model={
+            "class": "tests.Tiny",
+            "params_digest": digest * 64,
+            **({KEY: norm.to_json()} if norm else {}),
+        },
         environment={"name": "frames"},
         seed=0,
     )
@@ -33,10 +40,11 @@ def write_vectors(
     digest: str = "0",
     prompts: Sequence[str] = PROMPTS,
     first: int = 0,
+    norm: OutputNorm | None = None,
 ) -> Path:
     """One [frames, width] array an episode; tasks take turns."""
     stored = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
-    info = context_info(episodes[0].shape[1], dtype, dict(profile), digest)
+    info = context_info(episodes[0].shape[1], dtype, dict(profile), digest, norm)
     with EpisodeWriter(path, info) as writer:
         for number, frames in enumerate(episodes):
             task = number % len(prompts)

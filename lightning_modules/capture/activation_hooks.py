@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_modules.capture.capture_point import CapturePoint, find_module
+from lightning_modules.capture.captured_batch import Awaited
 
 
 class ActivationHooks:
@@ -164,14 +165,23 @@ def _by_row(point: CapturePoint, value: Tensor, rows: int) -> Tensor:
     return value.reshape(rows, value.shape[0] // rows, *value.shape[1:])
 
 
-def on_cpu(values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], "torch.cuda.Event | None"]:
-    """Starts the copies to the CPU; they are done when the event has passed."""
-    if not any(value.is_cuda for value in values.values()):
-        return dict(values), None
-    copies = {}
+def on_cpu(values: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[Awaited, ...]]:
+    """Starts the copies to the CPU; they are done when the events have passed.
+
+    Each GPU copies on a stream of its own, beside the next forward.
+    """
+    found = dict(values)
+    streams: dict[torch.device, torch.cuda.Stream] = {}
     for name, value in values.items():
-        copy = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-        copies[name] = copy.copy_(value, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record()
-    return copies, event
+        if not value.is_cuda:
+            continue
+        if value.device not in streams:
+            streams[value.device] = torch.cuda.Stream(value.device)
+            # Not before what they copy is there.
+            streams[value.device].wait_stream(torch.cuda.current_stream(value.device))
+        with torch.cuda.stream(streams[value.device]):
+            copy = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            found[name] = copy.copy_(value, non_blocking=True)
+        # Its memory must not be given to another tensor before it is copied.
+        value.record_stream(streams[value.device])
+    return found, tuple(stream.record_event() for stream in streams.values())

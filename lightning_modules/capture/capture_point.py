@@ -75,9 +75,10 @@ def find_module(model: nn.Module, path: str) -> nn.Module:
     Raises:
         ValueError: if there is none; offers the nearest names.
     """
-    modules = dict(model.named_modules())
-    if path in modules:
-        return modules[path]
+    try:
+        return model.get_submodule(path)  # every forward asks: not through all modules' names
+    except AttributeError:
+        modules = dict(model.named_modules())
     last = path.rpartition(".")[2]
     same_end = [name for name in modules if name.rpartition(".")[2] == last]
     near = same_end or difflib.get_close_matches(path, [*modules], n=MOST_NAMES, cutoff=0.4)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import ml_dtypes
 import numpy as np
@@ -20,6 +21,15 @@ AXES_BY_RANK: dict[int, tuple[str, ...]] = {
 """What the axes behind the batch mean: a RoboVLMs head receives frames x action tokens x width."""
 
 
+@runtime_checkable
+class Awaited(Protocol):
+    """What can be waited for, as `torch.cuda.Event`."""
+
+    def synchronize(self) -> None:
+        """Waits until it has passed."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CapturedBatch:
     """Rows of a batch and what was caught of them."""
@@ -27,13 +37,13 @@ class CapturedBatch:
     values: dict[str, Tensor]
     """By field, [b, ...]."""
     samples: Sequence[FrameSample]
-    ready: "torch.cuda.Event | None"
-    """When the copies to the CPU are done; None where there was nothing to copy."""
+    ready: tuple[Awaited, ...] = ()
+    """They have passed when the copies to the CPU are done."""
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The values, once they are there; bfloat16 as ml_dtypes'."""
-        if self.ready is not None:
-            self.ready.synchronize()
+        for event in self.ready:
+            event.synchronize()
         return {name: _as_array(value) for name, value in self.values.items()}
 
 

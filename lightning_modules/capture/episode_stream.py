@@ -96,15 +96,17 @@ class EpisodeStream:
             raise error
 
     def _run(self) -> None:
+        ended = False
         try:
-            for batch in iter(self._queue.get, None):
+            while (batch := self._queue.get()) is not None:
                 self._write(batch)
+            ended = True
             self._close_writer()
         except BaseException as error:
             self._error = error  # raised by the next `put`, or by `close`
             self._close_writer()
-            while self._queue.get() is not None:
-                pass  # whoever puts must not wait for ever
+            while not ended:  # whoever puts must not wait for ever
+                ended = self._queue.get() is None
 
     def _close_writer(self) -> None:
         writer, self._writer = self._writer, None
@@ -112,7 +114,7 @@ class EpisodeStream:
             return
         try:
             writer.close()
-        except OSError as error:
+        except Exception as error:
             if self._error is None:
                 raise
             # The first error is the one to show.

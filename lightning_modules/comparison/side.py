@@ -4,6 +4,7 @@ Letters: n rows, d dimensions, u episodes.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,10 @@ from datamodules.cell import Cell
 from datamodules.whole_dataset import WholeDataset
 from jax_bridge.shards.stable_hash import stable_hash
 from lightning_modules.context.cell_statistics import NotFinite
+from lightning_modules.context.output_norm import without_numbers
 
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 256
+OnRows = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,13 @@ def chosen_by_lot(keys: list[str], most: int, seed: int) -> Int64[np.ndarray, " 
 
 
 def open_sides(
-    first: SideChoice, second: SideChoice, *, paired: bool, most_rows: int, seed: int
+    first: SideChoice,
+    second: SideChoice,
+    *,
+    paired: bool,
+    most_rows: int,
+    seed: int,
+    on_rows: OnRows = lambda done, total: None,
 ) -> tuple[Side, Side]:
     """Reads both sides; paired ones row by row in the same order.
 
@@ -107,6 +116,7 @@ def open_sides(
         paired: whether only the samples count that both have.
         most_rows: of each side; chosen by lot where there are more.
         seed: of the lot.
+        on_rows: told how many vectors of both sides were read, and of how many.
 
     Raises:
         ValueError: if a choice is not there, or there are too few pairs.
@@ -128,8 +138,9 @@ def open_sides(
         rows = [
             own[chosen_by_lot(part, most_rows, seed)] for part, own in zip(keys, rows, strict=True)
         ]
-    a = read_side("A", first, data[0], rows[0])
-    b = read_side("B", second, data[1], rows[1])
+    sizes = [len(part) for part in rows]
+    a = read_side("A", first, data[0], rows[0], lambda done: on_rows(done, sum(sizes)))
+    b = read_side("B", second, data[1], rows[1], lambda done: on_rows(sizes[0] + done, sum(sizes)))
     return paired_finite(a, b) if paired else (a, b)
 
 
@@ -143,18 +154,23 @@ def paired_finite(a: Side, b: Side) -> tuple[Side, Side]:
 
 
 def read_side(
-    name: Literal["A", "B"], choice: SideChoice, data: WholeDataset, rows: Int64[np.ndarray, " n"]
+    name: Literal["A", "B"],
+    choice: SideChoice,
+    data: WholeDataset,
+    rows: Int64[np.ndarray, " n"],
+    on_rows: Callable[[int], None],
 ) -> Side:
-    """Reads these rows; what is not finite is counted and left out.
+    """Reads these rows and tells how many; what is not finite is counted and left out.
 
     Raises:
         ValueError: if nothing finite is left.
     """
     source = data.reader.sources[0]
-    parts = [
-        source.read(data.dataset, rows[start : start + ROWS_AT_ONCE])[:, 0].float().numpy()
-        for start in range(0, len(rows), ROWS_AT_ONCE)
-    ]
+    parts: list[np.ndarray] = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = rows[start : start + ROWS_AT_ONCE]
+        parts.append(source.read(data.dataset, part)[:, 0].float().numpy())
+        on_rows(start + len(part))
     vectors, bad = np.concatenate(parts), NotFinite()
     numbers = (~np.isfinite(vectors)).sum(axis=1)
     bad.add(rows, numbers)
@@ -182,7 +198,8 @@ def read_side(
         facts={
             "path": choice.path, "cell": data.cells[0].name, "dtype": data.fields[0].spec.dtype,
             "fingerprint": data.fingerprint, "content": data.dataset.content_digest,
-            "model": info.model, "profile": info.capture.get("profile"), "width": vectors.shape[1],
+            "model": without_numbers(info.model), "profile": info.capture.get("profile"),
+            "width": vectors.shape[1],
             "samples_there": len(data.rows["all"]), "samples": len(rows), "episodes": len(used),
         },
         not_finite=bad,

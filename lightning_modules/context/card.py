@@ -20,6 +20,7 @@ from lightning_modules.context.dimension_table import (
     facts_of,
     spectrum_of,
 )
+from lightning_modules.context.output_norm import OutputNorm, facts_of_norm, words_of_norm
 from lightning_modules.context.stability import StabilityCurve, design_effect, stability_curves
 
 Kept = tuple[Float32[np.ndarray, "n d"], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]
@@ -44,10 +45,18 @@ class CellCard:
     stability: list[StabilityCurve]
     design_effect: float
     kept: Kept
+    norm: OutputNorm | None = None
+    """What the vectors came out of, where the data set knows."""
 
     @classmethod
     def of(
-        cls, cell: Cell, sums: CellStatistics, kept: Kept, bad: list[str], seed: int
+        cls,
+        cell: Cell,
+        sums: CellStatistics,
+        kept: Kept,
+        bad: list[str],
+        seed: int,
+        norm: OutputNorm | None = None,
     ) -> "CellCard":
         """Reads everything off the sums and the kept vectors."""
         covariance = sums.vectors.covariance
@@ -66,6 +75,7 @@ class CellCard:
             stability=stability_curves(*kept[:2], seed=seed) if several else [],
             design_effect=design_effect(*kept[:2]) if several else math.nan,
             kept=kept,
+            norm=norm,
         )
 
     @property
@@ -87,7 +97,14 @@ class CellCard:
             "design_effect": None if math.isnan(effect) else effect,
             "effective_samples": None if math.isnan(effect) else self.table.count / max(effect, 1),
             "stability": [dataclasses.asdict(curve) for curve in self.stability],
+            **(facts_of_norm(self.norm, self.table) if self.norm is not None else {}),
         }
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What there is of each dimension, by name."""
+        norm = self.norm
+        affine = {} if norm is None else {"norm_weight": norm.weight, "norm_bias": norm.bias}
+        return {**self.table.columns(), **affine}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +138,8 @@ def words_of(card: CellCard) -> list[str]:
         f"{facts['nearly_constant']} vary less than 1/20 of the median std"
     )
     lines.append(f"{dead}; {facts['massive_dimensions']} are massive in some vector.")
+    if card.norm is not None:
+        lines.append(words_of_norm(facts))
     if card.spectrum is not None:
         lines.append(
             f"The vectors vary in {facts['effective_rank']:.1f} directions (effective rank); "

@@ -41,7 +41,7 @@ def write_card(out: Path, card: Card, *, tensorboard: bool) -> None:
 def write_dimensions(path: Path, cell: CellCard) -> None:
     """One line a dimension."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = cell.table.columns()
+    columns = cell.columns()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["dimension", *columns])

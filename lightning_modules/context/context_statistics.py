@@ -23,6 +23,7 @@ from lightning_modules.context.card import Card, CellCard
 from lightning_modules.context.card_folder import write_card
 from lightning_modules.context.cell_statistics import CellStatistics, plan_bins
 from lightning_modules.context.kept_vectors import KeptVectors
+from lightning_modules.context.output_norm import norm_before, without_numbers
 from lightning_modules.provenance import package_versions
 
 KEPT_SHARE = 4
@@ -127,7 +128,8 @@ class ContextStatistics(pl.LightningModule):
                     "Capture them again."
                 )
             bad = data.keys(np.asarray(sums.not_finite.first, np.int64))
-            cards.append(CellCard.of(cell, sums, kept[place], bad, self.seed))
+            norm = norm_before(data.dataset.info, cell, sums.vectors.width)
+            cards.append(CellCard.of(cell, sums, kept[place], bad, self.seed, norm))
         described = {**described_rows(data, "test"), "unreadable": unreadable}
         self.card = Card(cells=tuple(cards), data=described, versions=package_versions())
         write_card(self.out, self.card, tensorboard=self.tensorboard)
@@ -141,7 +143,7 @@ def described_rows(data: LatentDataModule, split: str) -> dict[str, Any]:
         "path": str(data.path),
         "fingerprint": data.fingerprint,
         "content": content_digest(data.dataset),
-        "model": info.model,
+        "model": without_numbers(info.model),
         "profile": info.capture.get("profile"),
         "samples": len(rows),
         "episodes": len(np.unique(data.reader.columns.cluster[rows])),

@@ -29,6 +29,8 @@ def card_figures(card: Card) -> Iterator[tuple[str, Figure]]:
     for cell in card.cells[:MOST_FIGURES]:
         name = cell.cell.name
         yield f"{name}/dimensions", draw_dimensions(cell)
+        if cell.norm is not None:
+            yield f"{name}/layer_norm", draw_norm(cell)
         yield f"{name}/lengths_and_directions", draw_lengths_and_directions(cell)
         if cell.stability:
             yield f"{name}/stability", draw_stability(cell)
@@ -66,6 +68,27 @@ def draw_dimensions(cell: CellCard) -> Figure:
         right.set_xlabel("dimension, by its std")
         right.set_title("standard deviation")
         right.legend(loc="lower right")
+    return figure
+
+
+def draw_norm(cell: CellCard) -> Figure:
+    """Each dimension's std beside the LayerNorm's weight, its mean beside the bias."""
+    assert cell.norm is not None
+    pairs = (
+        (np.abs(cell.norm.weight), cell.table.std, "|weight|", "std of the dimension"),
+        (cell.norm.bias, cell.table.mean, "bias", "mean of the dimension"),
+    )
+    with rc_context(SETTINGS):
+        figure = Figure(figsize=(9, 3.8), layout="constrained")
+        for axes, (x, y, name, what) in zip(figure.subplots(1, 2), pairs, strict=True):
+            axes.axline(
+                (float(x.mean()), float(x.mean())), slope=1, color=GREY, ls=":", lw=1.3,
+                label="as the norm alone would make it",
+            )  # fmt: skip
+            axes.scatter(x, y, s=9, lw=0, alpha=0.6, color=BLUE, rasterized=True)
+            axes.set_xlabel(f"{name} of the LayerNorm")
+            axes.set_title(what)
+            axes.legend(loc="best")
     return figure
 
 

@@ -107,6 +107,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(original, tmp_path, 
     assert "`--allow` must be words of profile" in refused(
         capsys, original, wide, *field, "--allow", "width"
     )
+    assert "but got width" in refused(capsys, original, wide, *field, "--allow=width")
     assert "words of pca, tsne, umap, but got som" in refused(
         capsys, original, wide, *field, "--embeddings", "som"
     )
@@ -122,7 +123,13 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(original, tmp_path, 
 
 def found_by(a, b, *, paired=False):
     """What the command finds, without its pictures."""
-    sides = open_sides(a, b, paired=paired, most_rows=500, seed=0)
+    read = []
+    sides = open_sides(
+        a, b, paired=paired, most_rows=500, seed=0, on_rows=lambda *done: read.append(done)
+    )
+    assert len(read) >= 2
+    assert read == sorted(read)
+    assert read[-1][0] == read[-1][1]  # whoever shows it ends with all
     check_comparable(*sides)
     exchange = plan_exchange(*sides, paired=paired, permutations=40)
     vectors = np.concatenate([side.vectors for side in sides])

@@ -15,7 +15,11 @@ from datamodules.frames.frame_batch import FrameBatch
 from lightning_modules.capture.robovlms.checkpoint_file import read_tensors
 from lightning_modules.capture.robovlms.checkpoint_tensors import root_of
 from lightning_modules.capture.robovlms.tensor_account import listed
+from lightning_modules.context.output_norm import KEY as NORM
+from lightning_modules.context.output_norm import OutputNorm
 
+LAST_NORM = "text_model.model.layer_norm"
+"""Ends the path of what Kosmos-2's vectors come out of; other backbones name theirs otherwise."""
 TRAINER = "robovlms.train.base_trainer.BaseTrainer"
 
 
@@ -46,7 +50,11 @@ class InstalledRoboVLMs(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Where it came from."""
-        return {"name": "robovlms", "route": "installed", "checkpoint": self._checkpoint}
+        said = {"name": "robovlms", "route": "installed", "checkpoint": self._checkpoint}
+        names = [name for name, _ in self.named_modules() if name.endswith(LAST_NORM)]
+        if len(names) != 1:
+            return said
+        return {**said, NORM: OutputNorm.of(self, names[0], "policy.act_head").to_json()}
 
     def forward(self, batch: FrameBatch) -> Any:
         """The package's own inference.

@@ -23,8 +23,12 @@ from lightning_modules.capture.robovlms.kosmos import (
     require_kosmos,
 )
 from lightning_modules.capture.robovlms.lora import merge_lora
+from lightning_modules.context.output_norm import KEY as NORM
+from lightning_modules.context.output_norm import OutputNorm
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LAST_NORM = "backbone.text_model.model.layer_norm"
+"""What the context vector comes out of."""
 RNN_INPUT = "rnn.weight_ih_l0"
 """Of the head: its input is all action tokens of a frame side by side."""
 
@@ -96,6 +100,7 @@ class RoboVLMs(nn.Module):
             "name": "robovlms", "route": "checkpoint", "checkpoint": self._checkpoint,
             "dtype": str(self._dtype).removeprefix("torch."), "history": self.history,
             "latent": self.latent, "tensors": self.account.to_json(),
+            NORM: OutputNorm.of(self, LAST_NORM, "act_head").to_json(),
         }  # fmt: skip
 
     def forward(self, batch: FrameBatch) -> Float[Tensor, "b l k d"]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from torch import nn
 from datamodules.frames.frame_data_module import FrameDataModule
 from jax_bridge.shards import DatasetInfo, FingerprintError, open_dataset
 from jax_bridge.shards.verify import verify_dataset
+from lightning_modules.capture import episode_stream
 from lightning_modules.capture.activation_capture import ActivationCapture
 from lightning_modules.capture.capture_point import CapturePoint
 from lightning_modules.capture.captured_batch import CapturedBatch, field_specs
@@ -190,7 +192,7 @@ def test_several_writers_share_one_folder(tmp_path):
     for episode in range(4):
         values = {FIELD: torch.full((2, 3), float(episode))}
         samples = [sample(t, last=t == 1, episode=episode) for t in range(2)]
-        streams[episode % 2].put(CapturedBatch(values=values, samples=samples, ready=None))
+        streams[episode % 2].put(CapturedBatch(values=values, samples=samples))
     for stream in streams:
         stream.close()
     data = open_dataset(tmp_path / "out")
@@ -202,10 +204,31 @@ def test_an_error_of_the_disk_reaches_the_model(tmp_path):
     (tmp_path / "out").write_text("a file")
     values = {FIELD: torch.zeros(1, 3)}
     stream = EpisodeStream(str(tmp_path / "out"), info_of)
-    batch = CapturedBatch(values=values, samples=[sample(0, last=True)], ready=None)
+    batch = CapturedBatch(values=values, samples=[sample(0, last=True)])
     stream.put(batch)
     with pytest.raises(OSError, match="out"):
         stream.close()
+
+
+def test_a_disk_that_refuses_at_the_very_end_is_an_error_too(tmp_path, monkeypatch):
+    def full(self):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(episode_stream.EpisodeWriter, "close", full)
+    stream = EpisodeStream(str(tmp_path / "out"), info_of)
+    stream.put(CapturedBatch(values={FIELD: torch.zeros(1, 3)}, samples=[sample(0, last=True)]))
+    found = []
+
+    def close():
+        try:
+            stream.close()
+        except OSError as error:
+            found.append(str(error))
+
+    closing = threading.Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(20)  # it must not wait for a thread that waits for it
+    assert found == ["the disk is full"]
 
 
 def info_of(fields):

@@ -37,6 +37,10 @@ def test_both_ways_give_the_same_vectors(trained, config, tmp_path, gripper):
         [CapturePoint(module="policy.act_head", name="act_head")],
     )
     alone = ActivationCapture(RoboVLMs(path, **SIZES), [CapturePoint(module="act_head")])
+    norms = [capture.model.describe()["output_norm"] for capture in (installed, alone)]
+    assert [norm["reaches"] for norm in norms] == ["policy.act_head", "act_head"]
+    assert norms[0]["weight"] == norms[1]["weight"]
+    assert norms[0]["bias"] == norms[1]["bias"]
     with torch.no_grad():
         (field, one), (same, other) = (
             *installed.capture(batch).values.items(), *alone.capture(batch).values.items(),

@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 
 from cli.main import main
+from datamodules.cell import Cell
 from datamodules.whole_dataset import WholeDataset
 from jax_bridge.shards import open_dataset
 from lightning_modules.context.context_statistics import ContextStatistics
+from lightning_modules.context.output_norm import OutputNorm, norm_before
 from tests.context_data import CONTEXT, correlated, write_vectors
 from tests.planted import ACTION, write_planted
 from tests.ranks import run_ranks
 
 WIDTH = 16
+NORM = OutputNorm(
+    module="text.layer_norm", reaches="act_head",
+    weight=np.array([-0.01, *np.geomspace(0.5, 2, WIDTH - 1)], np.float32),
+    bias=np.linspace(-1, 1, WIDTH, dtype=np.float32),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def vectors():
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, vectors):
-    return write_vectors(tmp_path_factory.mktemp("context") / "data", vectors)
+    return write_vectors(tmp_path_factory.mktemp("context") / "data", vectors, norm=NORM)
 
 
 def statistics(trainer, path, out, fields=(CONTEXT,), batch_size=16, **options):
@@ -64,6 +71,25 @@ def test_the_card_of_every_vector_is_that_of_numpy(trainer, dataset, vectors, tm
     [file] = (tmp_path / "card" / "dimensions").glob("*.csv")
     lines = list(csv.DictReader(file.read_text().splitlines()))
     assert float(lines[9]["mean"]) == pytest.approx(whole[:, 9].mean())
+    assert [float(line["norm_weight"]) for line in lines] == NORM.weight.tolist()
+    assert [float(line["norm_bias"]) for line in lines] == NORM.bias.tolist()
+    assert "the LayerNorm `text.layer_norm`: |weight| 0.01 to 2, median 0.9" in text
+    assert "(1 below 1/20 of it), bias -1 to 1." in text
+    assert "![layer_norm](figures/" in text
+    follows = np.corrcoef(whole.std(0), np.abs(NORM.weight))[0, 1]
+    assert facts["std_follows_weight"] == pytest.approx(follows, abs=1e-6)
+    assert written["data"]["model"]["output_norm"] == "text.layer_norm"
+
+
+def test_a_layer_norm_belongs_to_the_input_of_the_module_that_it_reaches(dataset):
+    info, point = open_dataset(dataset).info, {"expert": "context", "pool": "tokens"}
+    cell = Cell(site="act_head", region="input", **point)
+    found = norm_before(info, cell, WIDTH)
+    assert found.module == "text.layer_norm"
+    np.testing.assert_array_equal(found.weight, NORM.weight)
+    assert norm_before(info, cell, WIDTH + 1) is None
+    assert norm_before(info, Cell(site="act_head", region="output", **point), WIDTH) is None
+    assert norm_before(info, Cell(site="layers_3", region="input", **point), WIDTH) is None
 
 
 def test_the_batch_size_changes_nothing(trainer, dataset, tmp_path):
