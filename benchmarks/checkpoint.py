@@ -1,9 +1,10 @@
-"""Seconds of a look at a checkpoint of pi0's size, and memory of loading one as bfloat16.
+"""Seconds of a look at a checkpoint of pi0's size, of comparing two, and memory of loading one.
 
-Run as `python -m benchmarks.checkpoint`. The files that are looked at have the table of contents of
-a real one, and holes where the tensors would be. Memory is that of a new process, from the moment
-before loading to its highest point, over the size of what was loaded. `--depth` and `--vocabulary`
-make the loaded model smaller where the machine is.
+Run as `python -m benchmarks.checkpoint [--parts inspect against load]`. The files that are looked
+at have the table of contents of a real one, and holes where the tensors would be; those that are
+compared are full of numbers. Memory of loading (as bfloat16) is that of a new process, from the
+moment before loading to its highest point, over the size of what was loaded. `--depth` and
+`--vocabulary` make the loaded model smaller where the machine is, `--gigabytes` the compared ones.
 """
 
 import argparse
@@ -46,6 +47,13 @@ def main() -> None:
     """Measures both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--parts", nargs="+", choices=("inspect", "against", "load"),
+        default=("inspect", "against", "load"), help="what is measured",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gigabytes", type=float, default=7.0, help="of each checkpoint that is compared"
+    )
     parser.add_argument("--depth", type=int, default=18, help="blocks of the loaded model")
     parser.add_argument("--vocabulary", type=int, default=257152)
     parser.add_argument("--folder", type=pathlib.Path, help="where files are made; needs room")
@@ -53,10 +61,14 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = pathlib.Path(name)
+        parts = {
+            "inspect": lambda: inspect(folder, arguments.rounds),
+            "against": lambda: against(folder, arguments.rounds, arguments.gigabytes),
+            "load": lambda: load(folder, arguments.depth, arguments.vocabulary),
+        }
         result = {
             "benchmark": "checkpoint",
-            "inspect": inspect(folder, arguments.rounds),
-            "load": load(folder, arguments.depth, arguments.vocabulary),
+            **{name: measure() for name, measure in parts.items() if name in arguments.parts},
             "versions": {name: _version(name) for name in ("jax", "orbax-checkpoint", "numpy")},
             "machine": {"cores": len(os.sched_getaffinity(0)), "processor": platform.processor()},
         }
@@ -98,6 +110,51 @@ def inspect(folder: pathlib.Path, rounds: int) -> dict[str, Any]:
             for name, found in seconds.items()
         },
     }
+
+
+def against(folder: pathlib.Path, rounds: int, gigabytes: float) -> dict[str, Any]:
+    """Seconds and memory of comparing two files of bfloat16, every number of both."""
+    from jax_bridge.pi0 import Pi0Config, param_shapes
+
+    shapes, size = {}, 0
+    for name, shape in param_shapes(Pi0Config.preset("pi0")).items():
+        if size + 2 * math.prod(shape) <= gigabytes * 1e9:
+            shapes[name] = shape
+            size += 2 * math.prod(shape)
+    files = [_full_safetensors(folder / f"{seed}.safetensors", shapes, seed) for seed in (0, 1)]
+    command = [sys.executable, "-m", "cli.main", "checkpoint", "inspect", str(files[1])]
+    command += ["--against", str(files[0])]
+    seconds, peak = [], 0
+    for number in range(rounds + 1):
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"{command} ended with {process.returncode}")
+        if number:
+            seconds.append(time.perf_counter() - started)
+        peak = max(peak, used.ru_maxrss * 1024)
+    for file in files:
+        file.unlink()
+    median = statistics.median(seconds)
+    return {
+        "unit": "s", "bytes_of_each": size, "median": median, "min": min(seconds),
+        "max": max(seconds), "bytes_per_second": 2 * size / median, "peak_memory": peak,
+    }  # fmt: skip
+
+
+def _full_safetensors(path: pathlib.Path, shapes: dict, seed: int) -> pathlib.Path:
+    from jax_bridge.shards.safetensors_header import encode_header
+
+    kind = np.dtype(ml_dtypes.bfloat16)
+    header, _ = encode_header({name: (kind, shape) for name, shape in shapes.items()})
+    draw = np.random.default_rng(seed).standard_normal(10_000_019, dtype=np.float32).astype(kind)
+    with path.open("wb") as file:
+        file.write(header)
+        for shape in shapes.values():
+            file.write(np.resize(draw, shape).tobytes())
+    return path
 
 
 def _hollow_safetensors(path: pathlib.Path, shapes: dict) -> pathlib.Path:
