@@ -56,6 +56,13 @@ def build_parser() -> "ArgumentParser":
         help="steps between two looks at what the backbone's layers still say of held-out samples "
         "(instruction, object, container; CKA to the start); 0 for none",
     )
+    parser.add_argument(
+        "--heads_every",
+        type=int | None,
+        default=None,
+        help="steps between two comparisons of what both heads give with held-out chunks, in robot "
+        "units; 0 for none, by default as often as run.validate_every",
+    )
     groups: dict[str, Any] = {
         "data": DataConfig, "augment": AugmentConfig, "model": ModelChoice, "objective": Objective,
         "optimiser": OptimiserConfig, "step": StepConfig, "lora": LoraConfig, "run": RunConfig,
@@ -115,6 +122,7 @@ def _train(out: Path, built: Any, settings: "TrainSettings", text: str) -> "Trai
     import jax
 
     from cli.ki_fit_progress import FitProgress, print_groups, print_report
+    from cli.ki_heads import head_watchers
     from cli.ki_retention import retention_watchers
     from jax_bridge.ki.data.opening import open_training_data
     from jax_bridge.ki.training.trainer import Silence, Trainer
@@ -125,7 +133,10 @@ def _train(out: Path, built: Any, settings: "TrainSettings", text: str) -> "Trai
         mode=settings.objective.mode, augment=built.augment, rank=jax.process_index(),
         world_size=jax.process_count(),
     )  # fmt: skip
-    watchers = retention_watchers(built.retention_every, built.data, data, settings.model)
+    watchers = [
+        *head_watchers(built.heads_every, settings, data),
+        *retention_watchers(built.retention_every, built.data, data, settings.model),
+    ]
     progress = FitProgress(settings.run.steps)
     try:
         trainer = Trainer(

@@ -187,6 +187,19 @@ def test_frozen_leaves_stay_and_a_pattern_that_matches_nothing_is_refused(small)
         update_groups(small.params, ".")
 
 
+def test_activations_are_bfloat16_while_all_that_is_kept_stays_float32(small):
+    half = dataclasses.replace(small.config, dtype="bfloat16")
+    optimiser = make_optimiser(FAST, small.params)
+    step = make_train_step(half, Objective(), optimiser, PLAIN)
+    state = jax.eval_shape(lambda p: initial_state(p, optimiser, PLAIN), small.params)
+    traced, after = jax.make_jaxpr(step, return_shape=True)(state, small.batch, jax.random.key(0))
+    kept = jax.tree.leaves(after[0])
+    assert {leaf.dtype for leaf in kept if leaf.ndim} == {jnp.dtype("float32")}
+    products = [line for line in str(traced).splitlines() if "dot_general" in line]
+    widened = [line for line in products if ":f32[" in line and "preferred_element_type" in line]
+    assert len([line for line in products if ":bf16[" in line]) > len(widened)
+
+
 def test_the_average_follows_the_parameters(small):
     state, _ = train(small, 1, step=StepConfig(ema_decay=0.75))
     start = {path: np.asarray(leaf) for path, leaf in leaves(small.params)}
