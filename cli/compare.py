@@ -193,7 +193,9 @@ def _progress() -> Any:
             TextColumn("comparing"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[what]}"), TimeRemainingColumn(),
         )  # fmt: skip
-        with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
+        console = Console(stderr=True)
+        off = not console.is_terminal  # a bar that is not seen would still end a line
+        with Progress(*columns, transient=True, console=console, disable=off) as progress:
             task = progress.add_task("compare", total=None, what="")
             yield lambda done, total, what: progress.update(
                 task, completed=done, total=total, what=what

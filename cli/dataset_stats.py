@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
@@ -64,7 +64,7 @@ def main(args: list[str]) -> int:
     said = recordings_json(found)
     text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
     (out / "dataset_statistics.json").write_text(text, encoding="utf-8")
-    report = recordings_markdown(found, _draw(found, said["instructions"], out))
+    report = recordings_markdown(found, _draw(found, said, out))
     (out / "dataset_statistics.md").write_text(report, encoding="utf-8")
     print(
         f"{said['episodes']:,} episodes, {said['steps']:,} steps, {len(said['instructions'])} "
@@ -76,13 +76,19 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _draw(found: "Recordings", instructions: dict[str, int], out: Path) -> list[str]:
-    from lightning_modules.figures.recording_figures import draw_actions, draw_counts, draw_lengths
+def _draw(found: "Recordings", said: dict[str, Any], out: Path) -> list[str]:
+    from lightning_modules.figures.recording_figures import (
+        draw_actions,
+        draw_counts,
+        draw_lengths,
+        draw_strata,
+    )
     from lightning_modules.figures.style import save_figure
 
     figures = {
         "lengths.png": draw_lengths([facts.length for facts in found.episodes]),
-        "instructions.png": draw_counts(instructions, "Instructions"),
+        "instructions.png": draw_counts(said["instructions"], "Instructions"),
+        "strata.png": draw_strata(said["strata"]),
         **{f"actions_{size}.png": draw_actions(s) for size, s in sorted(found.actions.items())},
     }
     for name, figure in figures.items():

@@ -86,7 +86,9 @@ def draw_measures(results: ComparisonResults) -> Figure:
         axes.set_xlabel("standard deviations of the null")
         word = "A and B differ" if results.differs else "no difference found"
         axes.set_title(f"{word} (p = {results.p:.3f}, all measures together)")
-        figure.legend(loc="outside lower right")
+        for colour, label in ((ORANGE, "found: p < 0.05, corrected"), (BLUE, "found: not clear")):
+            axes.plot([], [], "o-", color=colour, ms=6, lw=1.8, label=label)
+        figure.legend(loc="outside lower right", ncols=3)
     return figure
 
 

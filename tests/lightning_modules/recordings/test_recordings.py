@@ -11,6 +11,7 @@ from cli.main import main
 from datamodules.frames.frame_data_module import FrameDataModule
 from datamodules.frames.plan_file import read_plan
 from jax_bridge.episodes import survey
+from lightning_modules.figures.recording_figures import draw_strata
 from lightning_modules.recordings.action_sums import BINS, ActionSums
 from lightning_modules.recordings.episode_facts import Recordings
 from lightning_modules.recordings.movement import movement_of
@@ -210,6 +211,7 @@ def test_the_commands_write_statistics_and_a_plan_that_can_be_read(folder, tmp_p
     assert {p.name for p in (tmp_path / "stats").glob("*.png")} == {
         "lengths.png",
         "instructions.png",
+        "strata.png",
         "actions_3.png",
     }
     out = tmp_path / "plan.json"
@@ -228,6 +230,16 @@ def test_the_commands_write_statistics_and_a_plan_that_can_be_read(folder, tmp_p
     document = out.with_suffix(".md").read_text()
     assert all(name in document for name in frames)
     assert "12 frames of 6 of 12 episodes in 4 strata" in capsys.readouterr().out
+
+
+def test_rare_labels_are_drawn_as_one_bar_that_holds_them_all():
+    counts = {f"task {number:02d}": 50 - number for number in range(40)}
+    (axes,) = draw_strata({"task": counts}).axes
+    bars = [bar.get_width() for bar in axes.patches]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert (bars[0], names[0]) == (50, "task 00")
+    assert sum(bars) == sum(counts.values())
+    assert names[-1] == "29 others"
 
 
 def test_what_is_wrong_is_one_sentence(folder, tmp_path, capsys):
