@@ -82,6 +82,10 @@ class Losses(NamedTuple):
     """Share of FAST tokens whose most probable id is right, given those before."""
     exact_chunks: Float32[Array, ""]
     """Share of samples with FAST targets all of whose tokens are right."""
+    text_accuracy: Float32[Array, ""]
+    """Share of text tokens whose most probable id is right, given those before."""
+    exact_answers: Float32[Array, ""]
+    """Share of samples with text targets all of whose tokens are right."""
     flow_sum_by_time: Float32[Array, " bins"]
     flow_count_by_time: Float32[Array, " bins"]
 
@@ -133,10 +137,13 @@ def _token_losses(
         )
         for name, part in parts.items()
     }
-    right, fast = scores.best == targets.tokens, parts["fast"]
-    exact = (right | ~fast).all(axis=1).astype(jnp.float32)
-    losses["fast_accuracy"] = jnp.where(fast, right, False).sum() / jnp.maximum(fast.sum(), 1)
-    losses["exact_chunks"] = backbone.mean_over(exact, fast.any(axis=1))
+    right = scores.best == targets.tokens
+    for name, whole in (("fast", "exact_chunks"), ("text", "exact_answers")):
+        part = parts[name]
+        hits = jnp.where(part, right, False).sum()
+        losses[f"{name}_accuracy"] = hits / jnp.maximum(part.sum(), 1)
+        exact = (right | ~part).all(axis=1).astype(jnp.float32)
+        losses[whole] = backbone.mean_over(exact, part.any(axis=1))
     return losses
 
 

@@ -60,6 +60,10 @@ class TokenCounts(NamedTuple):
     fast_tokens: Int[Array, ""]
     longest_fast: Int[Array, ""]
     """Most FAST tokens of one sample, `|` and the end mark included."""
+    text_samples: Int[Array, ""]
+    """Samples with text targets."""
+    action_samples: Int[Array, ""]
+    """Samples with actions."""
 
 
 class StepReport(NamedTuple):
@@ -189,13 +193,13 @@ def count_tokens(batch: TrainingBatch, model: Pi0Config, objective: Objective) -
     """Valid tokens of a batch, as the objective reads it."""
     observation = batch.observation
     masks = [jnp.asarray(observation.tokenized_prompt_mask)]
-    fast = jnp.zeros((batch.size, 0), jnp.bool_)
+    fast = text = jnp.zeros((batch.size, 0), jnp.bool_)
     if objective.has_tokens and observation.fast_action_mask is not None:
         fast = jnp.asarray(observation.fast_action_mask)
     if objective.has_tokens and observation.text_target_mask is not None:
-        masks.append(jnp.asarray(observation.text_target_mask))
+        text = jnp.asarray(observation.text_target_mask)
     cameras = sum(jnp.asarray(mask).sum() for mask in observation.image_masks.values())
-    total = sum(mask.sum() for mask in (*masks, fast)) + cameras * model.vision.tokens
+    total = sum(mask.sum() for mask in (*masks, text, fast)) + cameras * model.vision.tokens
     if objective.has_flow:
         total += batch.size * objective.flow_samples * model.suffix_len
     length = fast.sum(axis=1)
@@ -204,4 +208,6 @@ def count_tokens(batch: TrainingBatch, model: Pi0Config, objective: Objective) -
         fast_samples=(length > 0).sum(),
         fast_tokens=length.sum(),
         longest_fast=length.max(initial=0),
+        text_samples=text.any(axis=1).sum(),
+        action_samples=jnp.asarray(batch.action_mask, jnp.bool_).sum(),
     )

@@ -71,6 +71,7 @@ class EpisodeRecorder:
         images: Mapping[str, np.ndarray] | None = None,
         truth: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
     ) -> None:
         """Writes one sample.
 
@@ -85,6 +86,7 @@ class EpisodeRecorder:
             images: uint8 [height, width, 3] by camera name.
             truth: ground truth of the simulator, JSON-able.
             extra: scalars that become columns of the index.
+            instruction: what the model reads here, if that is not the episode's own.
 
         Raises:
             ValueError: if a value does not fit; the message names it.
@@ -98,6 +100,7 @@ class EpisodeRecorder:
         entry = {
             **check_extra(extra or {}, _RESERVED),
             **self._metadata,
+            **({"instruction": instruction} if instruction is not None else {}),
             "timestep": timestep,
             "call": call,
             **({"truth": truth} if truth is not None else {}),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jax_bridge.shards.dataset import ShardDataset
 from jax_bridge.shards.failures import DamagedShardError
-from jax_bridge.shards.index_rows import member_column
+from jax_bridge.shards.index_rows import MEMBER, member_column
 from jax_bridge.shards.projection import FlowTimes, Layers
 
 IMAGE_KINDS = ("jpg", "png")
@@ -99,6 +99,13 @@ class SampleChoice:
 
 def _column(dataset: ShardDataset, name: str, rows: Int64[np.ndarray, " n"]) -> list[Any]:
     return dataset.index.select([name]).take(rows)[name].to_pylist()
+
+
+def cameras_of(dataset: ShardDataset) -> tuple[str, ...]:
+    """Cameras of which some sample has a picture."""
+    places = (n for n in dataset.index.column_names if n.startswith(MEMBER))
+    members = (n.removeprefix(MEMBER).removesuffix(".offset").partition(".") for n in places)
+    return tuple(dict.fromkeys(camera for camera, _, kind in members if kind in IMAGE_KINDS))
 
 
 def _suffix(columns: set[str], camera: str) -> str | None:

@@ -5,31 +5,23 @@ import json
 
 import numpy as np
 
-from jax_bridge.demos.description import Demonstrations, demonstrations_of
 from jax_bridge.fast.files import BPE, PROCESSOR
-from jax_bridge.fast.targets import FastTargets, open_fast_targets
+from jax_bridge.ki.data.answers import TextIds, check_text_lengths
 from jax_bridge.ki.data.augmentation import AugmentConfig, make_prepare
 from jax_bridge.ki.data.data_config import DataConfig
 from jax_bridge.ki.data.fast_ids import FastIds
-from jax_bridge.ki.data.fitting import (
-    check_demonstrations,
-    check_lengths,
-    check_targets,
-    chosen_statistics,
-)
+from jax_bridge.ki.data.fitting import check_lengths
 from jax_bridge.ki.data.mixture import Mixture, MixtureSource
+from jax_bridge.ki.data.opened_sets import OpenedSets, open_sets
 from jax_bridge.ki.data.sample_stream import HeldOutSamples, SampleStream
 from jax_bridge.ki.data.samples import SampleMaker
 from jax_bridge.ki.train_step import Prepare
 from jax_bridge.ki.training.stream import DataFacts, HeldOut
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.policies.conventions import Convention, Recipe, get_convention
-from jax_bridge.policies.normalisation import NormStats
 from jax_bridge.policies.processor import Processor
 from jax_bridge.policies.tokenizers import SAID_FIRST, make_tokenizer
-from jax_bridge.shards import ShardDataset, open_dataset, split_rows
-from jax_bridge.shards.sample_choice import SampleChoice
-from jax_bridge.vocabulary import CAMERAS
+from jax_bridge.shards import ShardDataset, split_rows
 
 HELD_OUT_BATCHES = 8
 """Most batches of held-out samples."""
@@ -49,42 +41,11 @@ class TrainingData:
     """Between the robot's units and the model's, and what ids stand for which codes."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Opened:
-    """The data sets of the mixture."""
-
-    datasets: list[ShardDataset]
-    sizes: list[Demonstrations]
-    targets: tuple[FastTargets, ...]
-    statistics: NormStats
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Cameras of the model that some data set has, in the model's order."""
-        there = {name for sizes in self.sizes for name in sizes.cameras}
-        return tuple(camera.name for camera in CAMERAS if camera.name in there)
-
-    def choices(self) -> list[SampleChoice]:
-        """What is read of a sample of each data set.
-
-        Raises:
-            ValueError: if a data set lacks a part of it.
-        """
-        robot = ("state", "actions", "action_is_pad")
-        made = [
-            SampleChoice(robot=robot, images=own.cameras, metadata=("instruction",))
-            for own in self.sizes
-        ]
-        for choice, dataset in zip(made, self.datasets, strict=True):
-            choice.check(dataset)
-        return made
-
-
 def open_training_data(
     data: DataConfig, model: Pi0Config, *, batch_size: int, seed: int, mode: str,
     augment: AugmentConfig, rank: int = 0, world_size: int = 1,
 ) -> TrainingData:  # fmt: skip
-    """Opens data sets, and their FAST targets unless the mode is `flow_only`.
+    """Opens data sets, and FAST targets and answers unless the mode is `flow_only`.
 
     Raises:
         FileNotFoundError: if a data set, its FAST targets or statistics are not there.
@@ -95,19 +56,13 @@ def open_training_data(
             f"`batch_size` must be a multiple of the {world_size} processes, but got {batch_size}."
         )
     convention = get_convention(data.convention)
-    opened = _open(data, model, convention, with_targets=mode != "flow_only")
+    opened = open_sets(data, model, convention, mode)
     processor, name = _processor(data, model, convention, opened)
-    fast = None
-    if opened.targets:
-        settings = opened.targets[0].tokenizer.settings
-        fast = FastIds.of(
-            processor.tokenizer, settings.vocab_size, rows=model.vocab_size, skip=data.skip,
-            size=data.max_fast_len, start=SAID_FIRST[data.prompt_layout],
-        )  # fmt: skip
-        check_lengths(opened.datasets, opened.targets, fast, data.overflow)
     maker = SampleMaker(
-        processor=processor, cameras=opened.cameras, targets=opened.targets, fast=fast
-    )
+        processor=processor, cameras=opened.cameras, targets=opened.targets,
+        fast=_fast_ids(data, processor, opened),
+        text=None if mode == "flow_only" else _text_ids(data, processor, opened),
+    )  # fmt: skip
     train, held = _rows(opened.datasets, data.held_out)
     choices = opened.choices()
     weights = data.weights or [float(len(rows)) for rows in train]
@@ -136,28 +91,38 @@ def open_training_data(
     )  # fmt: skip
 
 
-def _open(
-    data: DataConfig, model: Pi0Config, convention: Convention, *, with_targets: bool
-) -> _Opened:
-    if not data.datasets:
-        raise ValueError("`data.paths` must name a data set. Add --data.paths DIR.")
-    datasets = [open_dataset(path) for path in data.datasets]
-    sizes = [demonstrations_of(dataset.info, dataset.path) for dataset in datasets]
-    for dataset, own in zip(datasets, sizes, strict=True):
-        check_demonstrations(dataset, own, model, convention)
-    targets = tuple(open_fast_targets(dataset) for dataset in datasets) if with_targets else ()
-    check_targets(datasets, sizes, targets)
-    statistics = chosen_statistics(data.norm_stats, datasets, targets)
-    return _Opened(datasets=datasets, sizes=sizes, targets=targets, statistics=statistics)
+def _fast_ids(data: DataConfig, processor: Processor, opened: OpenedSets) -> FastIds | None:
+    if opened.fast is None:
+        return None
+    fast = FastIds.of(
+        processor.tokenizer, opened.fast.tokenizer.settings.vocab_size,
+        rows=processor.config.vocab_size, skip=data.layout.skip, size=data.max_fast_len,
+        start=SAID_FIRST[data.layout.prompt],
+    )  # fmt: skip
+    robots = [opened.datasets[number] for number in opened.targets]
+    check_lengths(robots, list(opened.targets.values()), fast, data.overflow)
+    return fast
+
+
+def _text_ids(data: DataConfig, processor: Processor, opened: OpenedSets) -> TextIds | None:
+    if not opened.questions:
+        return None
+    text = TextIds(
+        tokenizer=processor.tokenizer, size=data.max_text_len,
+        prompt_size=processor.config.max_token_len,
+    )  # fmt: skip
+    for dataset in opened.questions:
+        check_text_lengths(dataset, text, data.overflow)
+    return text
 
 
 def _processor(
-    data: DataConfig, model: Pi0Config, convention: Convention, opened: _Opened
+    data: DataConfig, model: Pi0Config, convention: Convention, opened: OpenedSets
 ) -> tuple[Processor, str]:
     """How inputs are prepared, and the name of the prompts' tokenizer."""
     recipe = convention.recipe(pi05=model.pi05, trained=True)
-    in_prompt = model.pi05 if data.state_in_prompt is None else data.state_in_prompt
-    delta = opened.targets[0].delta_mask if opened.targets else recipe.delta_mask
+    in_prompt = model.pi05 if data.layout.state_in_prompt is None else data.layout.state_in_prompt
+    delta = opened.fast.delta_mask if opened.fast else recipe.delta_mask
     recipe = Recipe(
         normalisation=recipe.normalisation, delta_mask=delta, state_in_prompt=in_prompt,
         action_horizon=model.action_horizon,
@@ -165,7 +130,7 @@ def _processor(
     name = data.tokenizer or ("bytes" if model.vocab_size < PALIGEMMA_ROWS else "paligemma")
     processor = Processor(
         config=model, convention=convention, recipe=recipe, tokenizer=make_tokenizer(name),
-        norm_stats=opened.statistics, prompt_layout=data.prompt_layout,
+        norm_stats=opened.statistics, prompt_layout=data.layout.prompt,
     )  # fmt: skip
     return processor, name
 
@@ -187,7 +152,7 @@ def _rows(datasets: list[ShardDataset], share: float) -> tuple[list[np.ndarray],
 
 def _facts(
     data: DataConfig, augment: AugmentConfig, convention: Convention, processor: Processor,
-    opened: _Opened, tokenizer: str,
+    opened: OpenedSets, tokenizer: str,
 ) -> DataFacts:  # fmt: skip
     """What the checkpoint and the run folder say of the data."""
     described = [
@@ -198,11 +163,14 @@ def _facts(
         }
         for dataset in opened.datasets
     ]
-    statistics = json.dumps(opened.statistics.to_json(), indent=1).encode()
-    assets = {f"{convention.asset_id}/norm_stats.json": statistics}
-    for name in (PROCESSOR, BPE) if opened.targets else ():
-        content = opened.targets[0].folder.read(name)
-        assets[f"{convention.asset_id}/fast/{name}"] = content
+    statistics, fast = opened.statistics, opened.fast
+    assets = {}
+    if statistics is not None:
+        text = json.dumps(statistics.to_json(), indent=1)
+        assets[f"{convention.asset_id}/norm_stats.json"] = text.encode()
+    if fast is not None:
+        beside = f"{convention.asset_id}/fast"
+        assets |= {f"{beside}/{name}": fast.folder.read(name) for name in (PROCESSOR, BPE)}
     free = ("paths", "threads", "workers")  # where it lies and who reads it change no batch
     settings = {k: v for k, v in dataclasses.asdict(data).items() if k not in free}
     return DataFacts(
@@ -210,8 +178,8 @@ def _facts(
             "datasets": described,
             "settings": settings,
             "augment": dataclasses.asdict(augment),
-            "norm_stats": opened.statistics.digest,
-            "fast": opened.targets[0].info.tokenizer if opened.targets else None,
+            "norm_stats": statistics.digest if statistics is not None else None,
+            "fast": fast.info.tokenizer if fast is not None else None,
             "prompt_tokenizer": processor.tokenizer.describe(),
         },
         assets=assets,
@@ -219,8 +187,8 @@ def _facts(
             "tokenizer": tokenizer,
             "convention": data.convention,
             "recipe": dataclasses.asdict(processor.recipe),
-            "fast_skip": data.skip,
+            "fast_skip": data.layout.skip,
             "fast_length": data.max_fast_len,
-            "prompt_layout": data.prompt_layout,
+            "prompt_layout": data.layout.prompt,
         },
     )

@@ -11,13 +11,14 @@ from jax_bridge.ki.data.mixture import MixtureSource
 from jax_bridge.ki.data.samples import SampleMaker, as_batch
 from jax_bridge.ki.training.stream import DataFacts, HostBatch
 
-LEFT_OUT = "fast_left_out"
+LEFT_OUT = ("fast_left_out", "text_left_out")
+"""Columns that say whose targets did not fit."""
 SourceAt = Callable[[int], MixtureSource]
 """The source, from a step on."""
 
 
 class SampleStream:
-    """An endless `BatchStream` of demonstrations.
+    """An endless `BatchStream` of demonstrations, and of questions with answers.
 
     Args:
         source_at: what is read.
@@ -41,7 +42,8 @@ class SampleStream:
         self._source_at, self._maker, self._facts = source_at, maker, facts
         self._action_dims = action_dims
         self._threads, self._workers = threads, workers
-        self._step, self._left_out = 0, 0
+        self._step = 0
+        self._left_out = dict.fromkeys(LEFT_OUT, 0)
         self._batches: Any = None
 
     @property
@@ -55,9 +57,11 @@ class SampleStream:
             self._batches = iter(self._pipeline())
         rows = next(self._batches)
         self._step += 1
-        self._left_out += int(np.sum(rows.get(LEFT_OUT, 0)))
-        position = {"step": self._step, LEFT_OUT: self._left_out}
-        counts = {LEFT_OUT: self._left_out} if LEFT_OUT in rows else {}
+        self._left_out = {
+            name: before + int(np.sum(rows.get(name, 0))) for name, before in self._left_out.items()
+        }
+        position = {"step": self._step, **self._left_out}
+        counts = {name: count for name, count in self._left_out.items() if name in rows}
         keys = tuple(str(key) for key in rows["key"])
         return HostBatch(as_batch(rows, self._action_dims), keys, position, counts)
 
@@ -74,7 +78,8 @@ class SampleStream:
     def restore(self, position: Mapping[str, Any]) -> None:
         """Goes on behind the batch that carried this position."""
         self.close()
-        self._step, self._left_out = int(position["step"]), int(position[LEFT_OUT])
+        self._step = int(position["step"])
+        self._left_out = {name: int(position.get(name, 0)) for name in LEFT_OUT}
 
     def close(self) -> None:
         """Stops threads and workers."""

@@ -1,9 +1,10 @@
-"""From a recorded frame to one row of a training batch.
+"""From a recorded frame, or a question about pictures, to one row of a training batch.
 
 Letters: h action horizon; a action dimensions of the model; r of the robot; s of its state.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from jaxtyping import Float
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.fast.targets import FastTargets
 from jax_bridge.ki.batch import TrainingBatch
+from jax_bridge.ki.data.answers import ANSWER, QUESTION, TextIds
 from jax_bridge.ki.data.fast_ids import FastIds
 from jax_bridge.pi0 import Observation
+from jax_bridge.pi0.observation import TARGET_FIELDS
 from jax_bridge.policies.normalisation import normalise
 from jax_bridge.policies.processor import Processor
-from jax_bridge.policies.tokenizers import tokenize_prompt
+from jax_bridge.policies.tokenizers import TokenizedPrompt, tokenize_prompt
 from jax_bridge.vocabulary import CAMERAS
 
 Row = dict[str, np.ndarray]
@@ -31,9 +34,11 @@ class SampleMaker:
     processor: Processor
     cameras: tuple[str, ...]
     """Those that some data set of the mixture has; the others are left out of every batch."""
-    targets: tuple[FastTargets, ...] = ()
-    """Of each data set; none where nothing is learnt in words."""
+    targets: Mapping[int, FastTargets] = dataclasses.field(default_factory=dict)
+    """Of the robot's data, by the data set's number; none where no tokens are learnt."""
     fast: FastIds | None = None
+    text: TextIds | None = None
+    """Of answers; None where no data set has some, or no tokens are learnt."""
 
     def __call__(self, read: list[dict[str, Any]]) -> Row:
         """Samples on top of each other, from what `SampleChoice` reads of them."""
@@ -41,40 +46,63 @@ class SampleMaker:
         return {name: np.stack([one[name] for one in made]) for name in made[0]}
 
     def row(self, read: dict[str, Any]) -> Row:
-        """One sample."""
-        robot = read["robot"]
-        row = {"key": np.asarray(read["key"]), **self._inputs(read), **self._actions(robot)}
+        """One sample: a demonstration's frame, or a question; both have the same shapes."""
+        robot, question = read.get("robot"), read["metadata"][QUESTION]
+        row = {"key": np.asarray(read["key"]), **self._pictures(read["images"])}
+        row |= self._no_robot(question) if robot is None else self._frame(question, robot)
         if self.fast is not None:
-            (codes,) = self.targets[read["dataset"]].codes([read["row"]])
-            ids, mask = self.fast.target(codes)
-            row |= {"fast_action_tokens": ids, "fast_action_mask": mask}
-            row["fast_left_out"] = np.asarray(not mask.any())
+            row |= self._fast_target(self.fast, read)
+        if self.text is not None:
+            row |= _text_target(self.text, read["metadata"])
         return row
 
-    def _inputs(self, read: dict[str, Any]) -> Row:
-        processor, config = self.processor, self.processor.config
-        state = np.asarray(read["robot"]["state"])
-        seen = processor.seen_images(
-            RobotObservation(images=read["images"], state=state, instruction="")
-        )
-        side = config.vision.image_size
+    def _pictures(self, images: dict[str, np.ndarray]) -> Row:
+        processor, side = self.processor, self.processor.config.vision.image_size
+        nobody = np.zeros(0, np.float32)
+        seen = processor.seen_images(RobotObservation(images=images, state=nobody, instruction=""))
         black = np.zeros((side, side, 3), np.uint8)
+        chosen = [camera for camera in CAMERAS if camera.name in self.cameras]
+        row = {f"{IMAGE}{c.openpi_key}": seen.get(c.name, black) for c in chosen}
+        return row | {f"{MASK}{c.openpi_key}": np.asarray(c.name in seen) for c in chosen}
+
+    def _frame(self, instruction: str, robot: dict[str, Any]) -> Row:
+        processor, config = self.processor, self.processor.config
         statistics = processor.norm_stats and processor.norm_stats.state
-        normal = normalise(state.astype(np.float64), statistics, processor.recipe.normalisation)
+        state = np.asarray(robot["state"], np.float64)
+        normal = normalise(state, statistics, processor.recipe.normalisation)
         prompt = tokenize_prompt(
             processor.tokenizer,
-            read["metadata"]["instruction"],
+            instruction,
             state=normal if processor.state_in_prompt else None,
             max_length=config.max_token_len,
             prompt_layout=processor.prompt_layout,
         )
         padded = np.zeros(config.action_dim, np.float32)
         padded[: len(normal)] = normal
-        chosen = [camera for camera in CAMERAS if camera.name in self.cameras]
-        row = {f"{IMAGE}{c.openpi_key}": seen.get(c.name, black) for c in chosen}
-        row |= {f"{MASK}{c.openpi_key}": np.asarray(c.name in seen) for c in chosen}
-        return row | {
-            "state": padded, "tokenized_prompt": prompt.ids, "tokenized_prompt_mask": prompt.mask,
+        return {"state": padded, **_words(prompt), **self._actions(robot)}
+
+    def _no_robot(self, question: str) -> Row:
+        """A question, no state, and actions that nobody learns."""
+        config = self.processor.config
+        prompt = tokenize_prompt(
+            self.processor.tokenizer, question, max_length=config.max_token_len
+        )
+        return {
+            "state": np.zeros(config.action_dim, np.float32),
+            **_words(prompt),
+            "actions": np.zeros((config.action_horizon, config.action_dim), np.float32),
+            "action_is_pad": np.zeros(config.action_horizon, bool),
+            "action_mask": np.asarray(False),
+        }
+
+    def _fast_target(self, fast: FastIds, read: dict[str, Any]) -> Row:
+        targets = self.targets.get(read["dataset"])
+        codes = np.zeros(0, np.int32) if targets is None else targets.codes([read["row"]])[0]
+        ids, mask = fast.target(codes)
+        left_out = targets is not None and not mask.any()
+        return {
+            "fast_action_tokens": ids, "fast_action_mask": mask,
+            "fast_left_out": np.asarray(left_out),
         }  # fmt: skip
 
     def _actions(self, robot: dict[str, Any]) -> Row:
@@ -84,7 +112,11 @@ class SampleMaker:
         normal = normalise(chunk, statistics, self.processor.recipe.normalisation)
         padded = np.zeros((config.action_horizon, config.action_dim), np.float32)
         padded[:, : normal.shape[1]] = normal
-        return {"actions": padded, "action_is_pad": np.asarray(robot["action_is_pad"], bool)}
+        return {
+            "actions": padded,
+            "action_is_pad": np.asarray(robot["action_is_pad"], bool),
+            "action_mask": np.asarray(True),
+        }
 
     def _relative(self, chunk: Float[np.ndarray, "h r"], state: Any) -> Float[np.ndarray, "h r"]:
         mask = self.processor.recipe.delta_mask
@@ -95,18 +127,30 @@ class SampleMaker:
         return moved
 
 
+def _words(prompt: TokenizedPrompt) -> Row:
+    return {"tokenized_prompt": prompt.ids, "tokenized_prompt_mask": prompt.mask}
+
+
+def _text_target(text: TextIds, metadata: dict[str, Any]) -> Row:
+    answer = metadata.get(ANSWER)
+    ids, mask = text.nothing() if answer is None else text.target(metadata[QUESTION], answer)
+    left_out = answer is not None and not mask.any()
+    return {
+        "text_target_tokens": ids, "text_target_mask": mask, "text_left_out": np.asarray(left_out),
+    }  # fmt: skip
+
+
 def as_batch(rows: Row, action_dims: np.ndarray) -> TrainingBatch:
     """Stacked rows as a batch."""
     names = ("state", "tokenized_prompt", "tokenized_prompt_mask")
-    learnt = ("fast_action_tokens", "fast_action_mask")
     observation = Observation(
         images=_under(rows, IMAGE), image_masks=_under(rows, MASK),
         **{name: rows[name] for name in names},
-        **{name: rows[name] for name in learnt if name in rows},
+        **{name: rows[name] for name in TARGET_FIELDS if name in rows},
     )  # fmt: skip
     return TrainingBatch(
         observation=observation, actions=rows["actions"],
-        action_mask=np.ones(len(rows["actions"]), bool), action_is_pad=rows["action_is_pad"],
+        action_mask=rows["action_mask"], action_is_pad=rows["action_is_pad"],
         action_dims=action_dims,
     )  # fmt: skip
 

@@ -16,7 +16,14 @@ from jax_bridge.ki.flow import draw_flow
 from jax_bridge.ki.objective import Losses, losses_of
 from jax_bridge.ki.optimiser import make_optimiser
 from jax_bridge.ki.sharding import state_shardings
-from jax_bridge.ki.train_step import Prepare, TrainState, initial_state, make_train_step
+from jax_bridge.ki.train_step import (
+    Prepare,
+    TokenCounts,
+    TrainState,
+    count_tokens,
+    initial_state,
+    make_train_step,
+)
 from jax_bridge.ki.training.insulation import make_flow_gradient
 from jax_bridge.ki.training.lora import (
     add_lora,
@@ -38,8 +45,8 @@ class Programs:
     """(state, batch, key) to (state, report); the state is given away."""
     start: Callable[[Params], TrainState]
     """The state before the first step, from parameters on the host."""
-    losses: Callable[[Any, TrainingBatch, Any], Losses]
-    """Losses of (parameters, held-out batch, key), without augmentation."""
+    losses: Callable[[Any, TrainingBatch, Any], tuple[Losses, TokenCounts]]
+    """Losses of (parameters, held-out batch, key), without augmentation, and what it holds."""
     flow_gradient: Callable[[Any, TrainingBatch, Any], Any]
     """Norm of the flow loss's gradient on the backbone."""
     plain: Callable[[Any], Params]
@@ -69,9 +76,11 @@ def _programs(settings: TrainSettings, mesh: Mesh, prepare: Prepare) -> Programs
     def view(params: Any) -> Any:
         return what_the_model_reads(params, settings.optimiser, lora)
 
-    def held_out(params: Any, batch: TrainingBatch, key: Any) -> Losses:
+    def held_out(params: Any, batch: TrainingBatch, key: Any) -> tuple[Losses, TokenCounts]:
+        ready = prepare(None, batch)
         draws = draw_flow(key, objective.flow_samples, batch.size, model)
-        return losses_of(view(params), prepare(None, batch), draws, model, objective)
+        losses = losses_of(view(params), ready, draws, model, objective)
+        return losses, count_tokens(ready, model, objective)
 
     step = make_train_step(model, objective, optimiser, settings.step, prepare=prepare, view=view)
     gradient = make_flow_gradient(model, objective, prepare=prepare, view=view)

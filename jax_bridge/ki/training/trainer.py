@@ -26,7 +26,7 @@ from jax_bridge.ki.training.step_record import StepRecord
 from jax_bridge.ki.training.stopping import Stopping
 from jax_bridge.ki.training.stream import BatchStream, HeldOut
 from jax_bridge.ki.training.watcher import Watcher
-from jax_bridge.ki.training.window import Line, LogWindow
+from jax_bridge.ki.training.window import Line, LogWindow, mean_losses
 
 HELD_OUT_KEY = 0x68656C64
 """Noise and times of held-out losses: the same at every look."""
@@ -258,17 +258,17 @@ class Trainer:
         if self._held_out is None or not self._run_config.validate_every:
             return {}
         params = run.state.params if run.state.average is None else run.state.average
-        key, told = jax.random.key(HELD_OUT_KEY), []
+        key = jax.random.key(HELD_OUT_KEY)
+        losses: list[dict[str, float]] = []
+        counts: list[dict[str, int]] = []
         for number, host in enumerate(self._held_out):
             batch = place_batch(host.batch, self._mesh)
-            found = self._programs.losses(params, batch, jax.random.fold_in(key, number))
-            told.append({n: float(v) for n, v in found._asdict().items() if v.ndim == 0})
-        if not told:
+            found, held = self._programs.losses(params, batch, jax.random.fold_in(key, number))
+            losses.append({n: float(v) for n, v in found._asdict().items() if v.ndim == 0})
+            counts.append({n: int(v) for n, v in held._asdict().items()})
+        if not losses:
             return {}
-        line = {
-            f"held_out/{n}": float(np.mean([one[n] for one in told], dtype=np.float64))
-            for n in told[0]
-        }
+        line = {f"held_out/{n}": value for n, value in mean_losses(losses, counts).items()}
         run.held_out = line["held_out/total"]
         return line
 

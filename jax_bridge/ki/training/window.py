@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,19 @@ from jax_bridge.ki.training.step_record import StepRecord
 
 Line = dict[str, float]
 """Numbers by name, as TensorBoard shows them."""
+COUNTED_BY: dict[str, str] = {
+    **dict.fromkeys(("fast", "fast_accuracy", "exact_chunks"), "fast_samples"),
+    **dict.fromkeys(("text", "text_accuracy", "exact_answers"), "text_samples"),
+    "flow": "action_samples",
+}
+"""Losses that only some samples of a mixture have, by the count of those."""
+ANSWERS = ("text_accuracy", "exact_answers")
+"""What is not logged where nobody learns answers."""
+LOGGED: dict[str, str] = {
+    **{name: f"loss/{name}" for name in ("total", "tokens", "fast", "text", "flow")},
+    "fast_accuracy": "fast/accuracy", "exact_chunks": "fast/exact_chunks",
+    "text_accuracy": "text/accuracy", "exact_answers": "text/exact_answers",
+}  # fmt: skip
 
 
 class LogWindow:
@@ -79,16 +92,27 @@ class LogWindow:
 
 
 def _losses(records: list[StepRecord]) -> Line:
-    names = ("total", "tokens", "fast", "text", "flow")
-    line = {f"loss/{name}": _mean([r.losses[name] for r in records]) for name in names}
-    line["fast/accuracy"] = _mean([r.losses["fast_accuracy"] for r in records])
-    line["fast/exact_chunks"] = _mean([r.losses["exact_chunks"] for r in records])
+    means = mean_losses([r.losses for r in records], [r.counts for r in records])
+    line = {name: means[key] for key, name in LOGGED.items() if key in means}
     sums = np.sum([r.flow_sum_by_time for r in records], axis=0)
     counts = np.sum([r.flow_count_by_time for r in records], axis=0)
     for place in np.flatnonzero(counts):
         low, high = place / len(counts), (place + 1) / len(counts)
         line[f"flow_by_time/{low:.1f}-{high:.1f}"] = float(sums[place] / counts[place])
     return line
+
+
+def mean_losses(losses: Sequence[Mapping[str, float]], counts: Sequence[Mapping[str, int]]) -> Line:
+    """Means over batches; what only some samples have, by how many of each batch have it."""
+    answered = any(count["text_samples"] for count in counts)
+    means: Line = {}
+    for name in losses[0]:
+        part = COUNTED_BY.get(name)
+        weights = [1 if part is None else count[part] for count in counts]
+        total = sum(weight * loss[name] for weight, loss in zip(weights, losses, strict=True))
+        if answered or name not in ANSWERS:
+            means[name] = float(total / max(sum(weights), 1))
+    return means
 
 
 def _gradients(records: list[StepRecord], clip_norm: float) -> Line:

@@ -9,7 +9,7 @@ import pytest
 
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.ki.data.augmentation import AugmentConfig
-from jax_bridge.ki.data.data_config import DataConfig
+from jax_bridge.ki.data.data_config import DataConfig, TokenLayout
 from jax_bridge.ki.data.opening import open_training_data
 from jax_bridge.policies.normalisation import normalise
 from jax_bridge.shards import open_dataset
@@ -187,7 +187,7 @@ def test_what_a_policy_needs_is_in_the_facts(folder):
 
 def test_openpis_layout_is_learnt_with_action_before_the_codes(folder):
     own = opened(folder).stream._maker
-    data = opened(folder, prompt_layout="openpi_fast")
+    data = opened(folder, layout=TokenLayout(prompt="openpi_fast"))
     (host,) = taken(data.stream, 1)
     (plain,) = taken(opened(folder).stream, 1)
     words = own.processor.tokenizer
@@ -205,7 +205,9 @@ def test_openpis_layout_is_learnt_with_action_before_the_codes(folder):
     with pytest.raises(
         ValueError, match="`state_in_prompt` must be left out for the prompt layout"
     ):
-        opened(folder, prompt_layout="openpi_fast", state_in_prompt=False)
+        TokenLayout(prompt="openpi_fast", state_in_prompt=False)
+    with pytest.raises(ValueError, match="`skip` must be at least 0, but got -1"):
+        TokenLayout(skip=-1)
 
 
 DEGENERATE = statistics(q01=0.5, q99=0.5)
