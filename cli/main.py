@@ -36,6 +36,9 @@ COMMANDS: dict[str, Command] = {
     "demos": Command(
         module="cli.demos", help="recorded demonstrations (HDF5, CALVIN) into shards, to train from"
     ),
+    "questions": Command(
+        module="cli.questions", help="questions about recorded pictures, with answers, to train on"
+    ),
     "norm-stats": Command(
         module="cli.norm_stats", help="openpi's norm_stats.json of a data set of demonstrations"
     ),

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def rows_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over samples with rate and time left; to be told how many more are done."""
+    """A bar over samples with rate and time left; to be told how many more are done.
+
+    Nothing is shown before the first, so that errors stand alone.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -21,6 +24,15 @@ def rows_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn(what), BarColumn(), MofNCompleteColumn(),
         TaskProgressColumn(show_speed=True), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+    progress = Progress(*columns, transient=True, console=Console(stderr=True))
+    task = progress.add_task(what, total=total)
+
+    def advance(count: int) -> None:
+        progress.start()
+        progress.advance(task, count)
+
+    try:
+        yield advance
+    finally:
+        if progress.live.is_started:
+            progress.stop()

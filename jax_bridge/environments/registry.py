@@ -5,3 +5,7 @@ ENVIRONMENTS: dict[str, str] = {
     "tabletop": "jax_bridge.environments.tabletop.Tabletop",
 }
 """Class path by name. The class is imported when it is used, so that none costs the others."""
+QUESTIONERS: dict[str, str] = {
+    "tabletop": "jax_bridge.environments.tabletop.questions.TabletopQuestions",
+}
+"""Who asks about the frames of a simulator, by the simulator's name."""

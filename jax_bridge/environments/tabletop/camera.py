@@ -81,6 +81,11 @@ class Camera:
             square=self._square[window],
         )
 
+    def pixels(self, points: Float32[np.ndarray, "n 3"]) -> Float32[np.ndarray, "n 2"]:
+        """Where points appear: pixels from the left and from the top, also beside the picture."""
+        seen = (points - self.position) @ self._axes
+        return seen[:, :2] / np.maximum(seen[:, 2:], 0.01) * self.focal + self.size / 2
+
     def windows(self, centres: Sequence[Point], halves: Sequence[Point]) -> list[Window | None]:
         """The patches that upright boxes may touch; None where that is nothing.
 
@@ -90,9 +95,7 @@ class Camera:
         """
         middle, reach = np.asarray(centres, np.float32), np.asarray(halves, np.float32)
         corners = (middle[:, None] + _CORNERS * reach[:, None]).reshape(-1, 3)
-        seen = ((corners - self.position) @ self._axes).reshape(-1, len(_CORNERS), 3)
-        depth = np.maximum(seen[..., 2:], 0.01)
-        pixels = seen[..., :2] / depth * self.focal + self.size / 2
+        pixels = self.pixels(corners).reshape(-1, len(_CORNERS), 2)
         low = np.maximum(pixels.min(axis=1), 0).astype(int).tolist()
         high = np.minimum(pixels.max(axis=1) + 1, self.size).astype(int).tolist()
         return [_window(a, b) for a, b in zip(low, high, strict=True)]

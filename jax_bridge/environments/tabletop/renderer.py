@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, UInt8, UInt64
 
-from jax_bridge.environments.tabletop.camera import Rays, Window
+from jax_bridge.environments.tabletop.camera import Camera, Rays, Window
 from jax_bridge.environments.tabletop.canvas import Canvas, Part
 from jax_bridge.environments.tabletop.palette import bake_shadow, table_picture
 from jax_bridge.environments.tabletop.physics import Body, World
@@ -29,6 +29,8 @@ from jax_bridge.environments.tabletop.shapes import (
     cast_tray,
 )
 
+OUTER_VIEW = 40.0
+"""Angle that the outer camera sees, in degrees."""
 _HAND_SHADOW = 0.045
 _KEPT_HANDS = 64
 
@@ -152,12 +154,15 @@ def _pose(world: World) -> Pose:
     return world.x, world.y, world.z, world.yaw
 
 
-def _outer_canvas(image_size: int) -> Canvas:
-    canvas = Canvas(image_size=image_size, field_of_view=40.0, stride=2)
+def place_outer_camera(camera: Camera) -> None:
+    """Puts a camera where the outer one stands: beyond the table, looking at the robot."""
     position, target = (0.56, 0.0, 0.80), (-0.03, 0.0, 0.04)
-    canvas.camera.place(
-        position=position, forward=np.subtract(target, position), up=(0.0, 0.0, 1.0)
-    )
+    camera.place(position=position, forward=np.subtract(target, position), up=(0.0, 0.0, 1.0))
+
+
+def _outer_canvas(image_size: int) -> Canvas:
+    canvas = Canvas(image_size=image_size, field_of_view=OUTER_VIEW, stride=2)
+    place_outer_camera(canvas.camera)
     return canvas
 
 

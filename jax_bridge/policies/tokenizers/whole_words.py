@@ -19,6 +19,8 @@ WORDS: tuple[str, ...] = (
     "red", "green", "blue", "yellow", "white", "black", "orange", "purple", "brown", "grey",
     "cube", "ball", "cylinder", "block", "bowl", "plate", "box", "basket", "drawer", "cabinet",
     "mug", "cup", "bottle", "can", "tray", "stove", "Task", "State", "Action", "Answer",
+    "yes", "no", "nothing", "there", "an", "hand",
+    *(f"{axis}{cell:02d}" for axis in "xy" for cell in range(16)),
 )  # fmt: skip
 """Words with a token of their own; new ones go to the end, so that old weights keep theirs."""
 ROOM = 128
@@ -28,8 +30,8 @@ NUMBERS = range(-1, 256)
 FIRST_WORD = 3
 FIRST_NUMBER = FIRST_WORD + ROOM
 FIRST_BYTE = FIRST_NUMBER + len(NUMBERS)
-_PIECE = re.compile(r" ?(?:[A-Za-z]+|-?\d+)|.", re.DOTALL)
-"""A word or number with the space before it, or any one character."""
+_PIECE = re.compile(r" ?(?:[xy]\d\d(?!\d)|[A-Za-z]+|-?\d+)|.", re.DOTALL)
+"""A place in a picture (`x07`), a word or a number, with the space before it; or a character."""
 _IDS = {word: FIRST_WORD + place for place, word in enumerate(WORDS)} | {
     str(number): FIRST_NUMBER + place for place, number in enumerate(NUMBERS)
 }

@@ -1,0 +1,114 @@
+"""Questions about the table, with answers in words that a small model can say.
+
+| kind | question | answer |
+|---|---|---|
+| `where` | where is the red cube | `x07 y12`, its middle in the outer camera's picture |
+| `inside` | what is in the blue bowl | `red cube`, `red cube and red ball`, `nothing` |
+| `whether` | is the red cube in the blue bowl | `yes`, `no` |
+| `held` | what is in the hand | `red cube`, `nothing` |
+| `there` | is there an orange ball | `yes`, `no`: of things that not every scene has |
+
+Places are cells of a grid that cuts the picture into 16 by 16, from its left and from its top:
+however large the picture is. Whatever is hidden is asked about as well. Where yes or no, something
+or nothing can both be asked for, either is as likely, so that nobody answers well without looking.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jax_bridge.environments.question import Question
+from jax_bridge.environments.tabletop.camera import Camera, Point
+from jax_bridge.environments.tabletop.renderer import OUTER_VIEW, place_outer_camera
+from jax_bridge.environments.tabletop.scene import CONTAINERS, DISTRACTORS
+
+GRID = 16
+"""Cells from side to side of a picture."""
+_INSIDE = re.compile(r"in\((\w+), (\w+)\)")
+_HELD = re.compile(r"grasped\((\w+)\)")
+_ON = {item.name: "on" if item.shape == "plate" else "in" for item in CONTAINERS}
+Truth = Mapping[str, Any]
+
+
+class TabletopQuestions:
+    """Asks about frames of the built-in simulator."""
+
+    def __init__(self) -> None:
+        self._camera = Camera(size=GRID, field_of_view=OUTER_VIEW)
+        place_outer_camera(self._camera)
+        self._kinds: tuple[Callable[[Truth, np.random.Generator], Question], ...] = (
+            self._where, _inside, _whether, _held, _there,
+        )  # fmt: skip
+
+    def ask(self, truth: Truth, random: np.random.Generator) -> Question:
+        """A question of a kind that is drawn; all kinds are as likely."""
+        return self._kinds[random.integers(len(self._kinds))](truth, random)
+
+    def place(self, point: Point) -> str | None:
+        """The cell in which a point of the world is seen; None if it is beside the picture."""
+        ((across, down),) = np.floor(self._camera.pixels(np.asarray([point], np.float32)))
+        if not (0 <= across < GRID and 0 <= down < GRID):
+            return None
+        return f"x{int(across):02d} y{int(down):02d}"
+
+    def _where(self, truth: Truth, random: np.random.Generator) -> Question:
+        things = truth["objects"].items()
+        places = {name: self.place(np.asarray(point, np.float32)) for name, point in things}
+        name = _one([name for name, place in places.items() if place is not None], random)
+        return Question("where", f"where is the {_words(name)}", str(places[name]))
+
+
+def _inside(truth: Truth, random: np.random.Generator) -> Question:
+    pairs = _true(_INSIDE, truth)
+    filled = sorted({container for _, container in pairs})
+    empty = sorted(set(_ON) - set(filled))
+    container = _one(_either(filled, empty, random), random)
+    things = [_words(thing) for thing, where in pairs if where == container]
+    asked = f"what is {_ON[container]} the {_words(container)}"
+    return Question("inside", asked, " and ".join(things) or "nothing")
+
+
+def _whether(truth: Truth, random: np.random.Generator) -> Question:
+    pairs = [found.groups() for found in map(_INSIDE.fullmatch, truth["predicates"]) if found]
+    yes = _true(_INSIDE, truth)
+    chosen = _either(yes, [pair for pair in pairs if pair not in yes], random)
+    thing, container = chosen[random.integers(len(chosen))]
+    asked = f"is the {_words(thing)} {_ON[container]} the {_words(container)}"
+    return Question("whether", asked, "yes" if chosen is yes else "no")
+
+
+def _held(truth: Truth, random: np.random.Generator) -> Question:
+    held = [_words(thing) for (thing,) in _true(_HELD, truth)]
+    return Question("held", "what is in the hand", " and ".join(held) or "nothing")
+
+
+def _there(truth: Truth, random: np.random.Generator) -> Question:
+    names = [item.name for item in DISTRACTORS]
+    there = [name for name in names if name in truth["objects"]]
+    chosen = _either(there, [name for name in names if name not in there], random)
+    words = _words(_one(chosen, random))
+    asked = f"is there {'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return Question("there", asked, "yes" if chosen is there else "no")
+
+
+def _true(kind: re.Pattern[str], truth: Truth) -> list[tuple[str, ...]]:
+    """The things of all predicates of a kind that hold."""
+    holding = (name for name, holds in truth["predicates"].items() if holds)
+    return [found.groups() for found in map(kind.fullmatch, holding) if found]
+
+
+def _either(some: list[Any], others: list[Any], random: np.random.Generator) -> list[Any]:
+    """One of two lists, either as likely, but none that is empty."""
+    if not some or not others:
+        return some or others
+    return some if random.integers(2) else others
+
+
+def _one(names: Sequence[str], random: np.random.Generator) -> str:
+    return names[int(random.integers(len(names)))]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
