@@ -39,7 +39,8 @@ def build_parser(args: list[str], choice: Choice) -> ArgumentParser:
     add("--suite", type=str, default="demos", help="first word of every key")
     add("--stride", type=int, default=1, help="every how many steps the policy is asked")
     add("--frames", type=str | None, default=None, help="a plan of `vla-lens sampling-plan`")
-    add("--capture", type=str, default="pooled", help="pooled, tokens, or a YAML or JSON file")
+    presets = "pooled, tokens, attention, ar_steps, or a YAML or JSON file"
+    add("--capture", type=str, default="pooled", help=presets)
     add(
         "--reduce",
         type=Literal["task", "episode"] | None,

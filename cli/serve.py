@@ -27,7 +27,10 @@ def build_parser(args: list[str], policy: Choice) -> ArgumentParser:
     parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0 lets everybody in")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free one")
     parser.add_argument(
-        "--capture", type=str, default="pooled", help="pooled, tokens, a YAML or JSON file, or none"
+        "--capture",
+        type=str,
+        default="pooled",
+        help="pooled, tokens, attention, ar_steps, a YAML or JSON file, or none",
     )
     parser.add_argument(
         "--out", type=str | None, default=None, help="folder or address of a data set to write"

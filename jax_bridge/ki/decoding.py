@@ -4,7 +4,7 @@ Letters: b batch; p context tokens; f decoded tokens; e ids that end a sample; l
 vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,11 +14,16 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 from jax_bridge.ki import sequence
 from jax_bridge.ki.spoken_capture import SpokenPlan, write_step
 from jax_bridge.pi0 import embedding, gemma
+from jax_bridge.pi0.changing import ChangePlan, Map, make_change
 from jax_bridge.pi0.config import Pi0Config
-from jax_bridge.pi0.gemma import Cache
+from jax_bridge.pi0.gemma import Cache, Record
 from jax_bridge.pi0.observation import Observation
-from jax_bridge.pi0.recording import find_regions, latents_of, make_recorder
+from jax_bridge.pi0.recording import Region, find_regions, latents_of, make_recorder
 from jax_bridge.pi0.sampler import run_prefix
+from jax_bridge.vocabulary import SPOKEN_REGIONS
+
+Changes = tuple[ChangePlan, Sequence[Map]]
+"""Places, and what is done there."""
 
 
 class Decoded(NamedTuple):
@@ -30,6 +35,17 @@ class Decoded(NamedTuple):
     """False behind what ended the sample."""
     latents: dict[str, Array] | None = None
     """By field name, batch first; None where nothing was to be captured."""
+
+
+class _Watching(NamedTuple):
+    """What happens to the blocks beside the plain pass."""
+
+    record: Record | None = None
+    """What is kept of a said token."""
+    selected: tuple[int, ...] | None = None
+    """In which layers."""
+    changes: Changes | None = None
+    """What becomes of said tokens."""
 
 
 class _Decoding(NamedTuple):
@@ -54,6 +70,7 @@ def decode_fast(
     length: int,
     end: int | tuple[int, ...] | Int[Array, " e"],
     plan: SpokenPlan | None = None,
+    changes: Changes | None = None,
 ) -> Decoded:
     """Takes the most probable token again and again.
 
@@ -64,13 +81,17 @@ def decode_fast(
         length: most tokens.
         end: what ends a sample (the end mark, or `|` too); one that has said it says no more.
         plan: latents to keep. The tokens do not depend on it.
+        changes: what becomes of the backbone's values, before they are kept.
     """
     plain = observation.without_targets()
     prefix = embedding.embed_prefix(params, plain, config)
-    regions = {} if plan is None else find_regions(plain, config)
-    recorder = make_recorder(plan and plan.prefix, "vlm", regions, {"vlm": prefix.mask.shape[1]})
-    selected = plan and plan.prefix.layers
-    done = run_prefix(params, prefix, config, record=recorder, selected=selected)
+    tokens = prefix.mask.shape[1]
+    regions = {} if plan is None and changes is None else find_regions(plain, config)
+    recorder = make_recorder(plan and plan.prefix, "vlm", regions, {"vlm": tokens})
+    done = run_prefix(
+        params, prefix, config, record=recorder, selected=plan and plan.prefix.layers,
+        change=changes and make_change(*changes, "vlm", regions, tokens),
+    )  # fmt: skip
     last = sequence.last_valid(prefix.mask)
     outputs = jnp.take_along_axis(done.hidden, last[:, None, None], axis=1)
     batch = prefix.mask.shape[0]
@@ -86,12 +107,15 @@ def decode_fast(
     )
     layers = gemma.stack_layers(params["PaliGemma"]["llm"], "", config.jax_dtype)
     ends = jnp.atleast_1d(jnp.asarray(end))
+    watching = _Watching(changes=changes)
+    if plan is not None:
+        watching = _Watching(plan.record(regions, tokens), plan.prefix.layers, changes)
 
     def goes_on(now: _Decoding) -> Bool[Array, ""]:
         return (now.place < length) & ~now.ended.all()
 
     def step(now: _Decoding) -> _Decoding:
-        return _step(params, layers, prefix.mask, now, config, ends, plan)
+        return _step(params, layers, prefix.mask, now, config, ends, watching)
 
     said = jax.lax.while_loop(goes_on, step, start)
     if plan is None:
@@ -107,7 +131,7 @@ def _step(
     now: _Decoding,
     config: Pi0Config,
     ends: Int[Array, " e"],
-    plan: SpokenPlan | None,
+    watching: _Watching,
 ) -> _Decoding:
     """Takes one token and runs it through the backbone."""
     token = jnp.where(now.ended, 0, jnp.argmax(now.logits, axis=-1).astype(jnp.int32))
@@ -118,6 +142,7 @@ def _step(
     itself = jnp.ones_like(context[:, :1])
     visible = jnp.concatenate([context, earlier, itself], axis=1)[:, None, :]
     positions = context.sum(axis=1, keepdims=True) + now.place
+    said = {region: Region(span=(0, 1), mask=~now.ended[:, None]) for region in SPOKEN_REGIONS}
     done = gemma.run_layers(
         layers,
         embedding.embed_tokens(params, token[:, None], config),
@@ -125,8 +150,9 @@ def _step(
         gemma.rope(positions, config.vlm.head_dim),
         config.vlm,
         cache=now.cache,
-        record=plan and plan.record,
-        selected=plan and plan.prefix.layers,
+        record=watching.record,
+        selected=watching.selected,
+        change=watching.changes and make_change(*watching.changes, "vlm", said, 1),
     )
     place = context.shape[1] + now.place
     cache = Cache(

@@ -4,7 +4,10 @@ The latents of `ar_step` k are those of the pass in which the k-th said token ru
 backbone; they predict token k + 1. The first token is predicted by the last valid one of the
 prompt, which is `vlm.hidden_states.text.last`.
 
-Letters: b batch; f decoding steps; l layers; w width.
+What a said token looks at is summed over each region: `vlm.attention.fast_to_text.tokens` has one
+number a step and head.
+
+Letters: b batch; f decoding steps; l layers; w width; c regions that are looked at; h heads.
 """
 
 import dataclasses
@@ -14,15 +17,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
+from jax_bridge.pi0.attention_pooling import SITE as ATTENTION
+from jax_bridge.pi0.attention_pooling import is_spoken, pair_of, seen_mask
 from jax_bridge.pi0.capture import CaptureSpec, why_missing
 from jax_bridge.pi0.capture_plan import CapturePlan, Field, site_width
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.gemma import Record, Taps
+from jax_bridge.pi0.recording import Region
 from jax_bridge.shards.field import FieldSpec
 from jax_bridge.vocabulary import SCALE_SITES, SPOKEN_REGIONS
 
 Kept = Mapping[str, Array]
-"""By site, [l, b, f, (w)]: zeros for steps that were not needed."""
+"""By site, [l, b, f, (w)], attention [l, b, f, c, h]: zeros for steps that were not needed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,22 +42,48 @@ class SpokenPlan:
     steps: int
     """Most decoding steps."""
 
-    @property
-    def record(self) -> Record | None:
-        """What to keep of a block's taps in one decoding step; None keeps nothing."""
+    def record(self, regions: Mapping[str, Region], context: int) -> Record | None:
+        """What to keep of a block's taps in one decoding step; None keeps nothing.
+
+        Args:
+            regions: Of images and prompt.
+            context: Their tokens; those that were said follow.
+        """
         sites = tuple(dict.fromkeys(field.site for field in self.captured))
+        keys = context + self.steps + 1
+
+        def seen(region: str) -> Array:
+            if region in regions:
+                return seen_mask(regions[region], keys, 0)
+            said = jnp.arange(keys) >= context  # no token sees what was not yet said
+            batch = next(iter(regions.values())).mask.shape[0]
+            return jnp.broadcast_to(said.astype(jnp.float32), (batch, keys))
+
+        masks = [seen(region) for region in self.seen]
 
         def one_token(taps: Taps) -> dict[str, Array]:
-            return {site: taps[site][:, 0] for site in sites}
+            kept = {site: taps[site][:, 0] for site in sites if site != ATTENTION}
+            if ATTENTION in sites:
+                spent = jnp.einsum(
+                    "bngs,bcs->bcng", taps[ATTENTION][:, :, 0], jnp.stack(masks, axis=1)
+                )
+                kept[ATTENTION] = spent.reshape(*spent.shape[:2], -1)
+            return kept
 
         return one_token if sites else None
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Regions that said tokens look at, each once."""
+        pairs = (pair_of(field.region)[1] for field in self.captured if field.site == ATTENTION)
+        return tuple(dict.fromkeys(pairs))
 
     def fields(self) -> dict[str, FieldSpec]:
         """Type, shape and axes of every latent of one sample, masks included."""
         specs = {field.name: self._spec(field) for field in self.captured}
         for field in self.captured:
             shape = {"ar_step": self.steps} if field.pool == "tokens" else {}
-            name = f"{'mask' if shape else 'valid'}.{field.region}"
+            name = f"{'mask' if shape else 'valid'}.{pair_of(field.region)[0]}"
             specs[name] = FieldSpec(
                 name=name, dtype="bool", shape=tuple(shape.values()), axes=tuple(shape)
             )
@@ -61,7 +93,9 @@ class SpokenPlan:
         axes = {"layer": len(self.prefix.layers)}
         if field.pool == "tokens":
             axes["ar_step"] = self.steps
-        if field.site not in SCALE_SITES:
+        if field.site == ATTENTION:
+            axes["head"] = self.prefix.config.vlm.heads
+        elif field.site not in SCALE_SITES:
             axes["width"] = site_width(field, self.prefix.config)
         return FieldSpec(
             name=field.name, dtype=self.prefix.dtype(field), shape=tuple(axes.values()),
@@ -72,9 +106,12 @@ class SpokenPlan:
         """Zeros for all steps."""
         made: dict[str, Array] = {}
         for field in self.captured:
-            scale = field.site in SCALE_SITES
-            width = () if scale else (site_width(field, self.prefix.config),)
-            dtype = jnp.float32 if scale else self.prefix.config.jax_dtype
+            config = self.prefix.config
+            width, dtype = (site_width(field, config),), config.jax_dtype
+            if field.site in SCALE_SITES:
+                width, dtype = (), jnp.dtype("float32")
+            elif field.site == ATTENTION:
+                width, dtype = (len(self.seen), config.vlm.heads), jnp.dtype("float32")
             shape = (len(self.prefix.layers), batch, self.steps, *width)
             made[field.site] = jnp.zeros(shape, dtype)
         return made
@@ -84,10 +121,13 @@ class SpokenPlan:
         found: dict[str, Array] = {}
         for field in self.captured:
             value = jnp.moveaxis(kept[field.site], 1, 0)
+            looking, seen = pair_of(field.region)
+            if field.site == ATTENTION:
+                value = value[..., self.seen.index(seen), :]
             if field.pool == "tokens":
-                found[f"mask.{field.region}"] = mask
+                found[f"mask.{looking}"] = mask
             else:
-                found[f"valid.{field.region}"] = mask.any(axis=1)
+                found[f"valid.{looking}"] = mask.any(axis=1)
                 wide = value[..., None] if field.site in SCALE_SITES else value
                 pooled = _pooled(wide, mask, field.pool)
                 value = pooled[..., 0] if field.site in SCALE_SITES else pooled
@@ -121,7 +161,7 @@ def plan_spoken(capture: CaptureSpec, config: Pi0Config, steps: int) -> SpokenPl
     """
     reasons = {name: why_not_spoken(name, config) for name in capture.all_names()}
     names = capture.without({name: reason for name, reason in reasons.items() if reason})
-    said = tuple(name for name in names if name.split(".")[2] in SPOKEN_REGIONS)
+    said = tuple(name for name in names if is_spoken(name.split(".")[2]))
     common = {"config": config, "num_steps": 1, "layers": capture.layers, "flow_times": None}
     common["pooled_float32"] = capture.pooled_float32
     read = tuple(name for name in names if name not in said)
@@ -137,7 +177,8 @@ def why_not_spoken(name: str, config: Pi0Config) -> str | None:
     expert, _, region, _ = name.split(".")
     if expert == "action":
         return "the backbone acts by itself, without the action expert"
-    return None if region in SPOKEN_REGIONS else why_missing(region, config)
+    read = pair_of(region)[1] if is_spoken(region) else region
+    return None if read in SPOKEN_REGIONS else why_missing(read, config)
 
 
 def _pooled(

@@ -10,7 +10,13 @@ from typing import Any
 
 import yaml
 
-from jax_bridge.pi0.attention_pooling import SEPARATOR, pair_of, pairs_of
+from jax_bridge.pi0.attention_pooling import (
+    SEPARATOR,
+    is_spoken,
+    pair_of,
+    pairs_of,
+    spoken_pairs,
+)
 from jax_bridge.pi0.attention_pooling import SITE as ATTENTION
 from jax_bridge.pi0.capture_plan import CapturePlan
 from jax_bridge.pi0.config import Pi0Config
@@ -44,14 +50,18 @@ def why_impossible(expert: str, site: str, region: str, pool: str) -> str | None
 
 def _why_no_attention(expert: str, region: str, pool: str) -> str | None:
     """Why no model has such a pair; None if one can have it."""
-    if pair_of(region) in pairs_of(expert) and pool == "mean":
+    pairs = pairs_of(expert) + (spoken_pairs() if expert == "vlm" else ())
+    if pair_of(region) in pairs and pool in ("mean", "tokens"):
         return None
-    return f"attention of expert {expert} is named {expert}.attention.<region>_to_<region>.mean"
+    return (
+        f"attention of expert {expert} is named {expert}.attention.<region>_to_<region>.mean, or "
+        ".tokens for whole matrices"
+    )
 
 
 def why_missing(region: str, config: Pi0Config) -> str | None:
     """Why this model has no such region, or one of a pair's; None if it has."""
-    if region in SPOKEN_REGIONS:
+    if is_spoken(region):
         return "no token is decoded; --policy fast does"
     for one in pair_of(region):
         if one == "state" and config.pi05:
@@ -110,10 +120,11 @@ class CaptureSpec:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "CaptureSpec":
-        """Makes a named spec: `pooled` (means of every region) or `tokens` (every token).
+        """Makes a named spec.
 
         Args:
-            name: The preset.
+            name: `pooled` (means of every region), `tokens` (every token), `attention` (from
+                region to region) or `ar_steps` (tokens that the backbone says).
             **changes: Fields to change, such as `layers=(5,)`.
 
         Raises:
@@ -336,6 +347,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
     # What the backbone says, one token a decoding step; and what it read before the first.
     "ar_steps": (
         *_names("vlm", _RESIDUAL, SPOKEN_REGIONS, "tokens"),
+        *_names("vlm", (ATTENTION,), tuple(map(SEPARATOR.join, spoken_pairs())), "tokens"),
         *_names("vlm", ("hidden_states",), ("text",), "last"),
     ),
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jax_bridge.pi0.attention_pooling import SITE as ATTENTION
-from jax_bridge.pi0.attention_pooling import pair_of
+from jax_bridge.pi0.attention_pooling import is_spoken, pair_of
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.shards.field import FieldSpec
 from jax_bridge.vocabulary import (
@@ -18,6 +18,8 @@ from jax_bridge.vocabulary import (
 )
 
 FLOW_TIME_TOLERANCE = 1e-3
+MATRIX_BYTES = 256 * 10**6
+"""Most that whole matrices of attention may take, a sample."""
 Span = tuple[int, int]
 """First token of a region and the one after its last, counted in its expert's tokens."""
 
@@ -64,11 +66,12 @@ class CapturePlan:
         """Resolves layers and flow times; None means all.
 
         Raises:
-            ValueError: if the model has no such layer, or the sampler no such time.
+            ValueError: if the model has no such layer, the sampler no such time, or matrices of
+                attention are too large.
         """
         words = ("expert", "site", "region", "pool")
         captured = (Field(**dict(zip(words, name.split("."), strict=True))) for name in names)
-        return cls(
+        plan = cls(
             config=config,
             num_steps=num_steps,
             captured=tuple(captured),
@@ -76,6 +79,19 @@ class CapturePlan:
             steps=choose_steps(flow_times, num_steps),
             pooled_float32=pooled_float32,
         )
+        plan._check_matrices()
+        return plan
+
+    def _check_matrices(self) -> None:
+        """Raises where whole matrices of attention would fill the memory."""
+        whole = [f for f in self.captured if f.site == ATTENTION and f.pool == "tokens"]
+        size = sum(self._spec(f).nbytes for f in whole if not is_spoken(f.region))
+        if size > MATRIX_BYTES:
+            raise ValueError(
+                f"`names` must ask for at most {MATRIX_BYTES / 1e6:.0f} MB of whole attention a "
+                f"sample, but got {size / 1e6:,.0f} MB. Choose layers, flow_times or regions; "
+                "pool mean needs a few numbers a pair."
+            )
 
     def of(self, expert: str, *, sampler: bool = False) -> tuple[Field, ...]:
         """One expert's fields: those of its blocks, or those of the sampler."""
@@ -86,12 +102,18 @@ class CapturePlan:
         )
 
     @property
+    def reads_attention(self) -> bool:
+        """Whether attention's probabilities are asked for."""
+        return any(field.site == ATTENTION for field in self.captured)
+
+    @property
     def masks(self) -> tuple[str, ...]:
         """Regions whose token mask is stored: those captured by token, and parts of `text`."""
         regions = {
-            field.region
+            region
             for field in self.captured
             if field.pool == "tokens" and field.site not in SAMPLER_SITES
+            for region in pair_of(field.region)
         }
         if regions & set(TEXT_REGIONS):
             regions |= set(TEXT_REGIONS)
@@ -115,8 +137,7 @@ class CapturePlan:
         """Type, shape and axes of every latent of one sample, masks included."""
         specs = [self._spec(field) for field in self.captured]
         for region in self.masks:
-            start, stop = region_spans(self.config)[region]
-            shape = (stop - start,)
+            shape = (self._tokens(region),)
             specs.append(
                 FieldSpec(name=f"mask.{region}", dtype="bool", shape=shape, axes=("token",))
             )
@@ -125,6 +146,10 @@ class CapturePlan:
             for region in self.valids
         ]
         return {spec.name: spec for spec in specs}
+
+    def _tokens(self, region: str) -> int:
+        start, stop = region_spans(self.config)[region]
+        return stop - start
 
     def _spec(self, field: Field) -> FieldSpec:
         """Type, shape and axes of one field."""
@@ -137,10 +162,12 @@ class CapturePlan:
             axes |= {"horizon": self.config.action_horizon, "dim": self.config.action_dim}
         elif field.site == ATTENTION:
             axes["head"] = getattr(self.config, field.expert).heads
-        else:
-            start, stop = region_spans(self.config)[field.region]
             if field.pool == "tokens":
-                axes["token"] = stop - start
+                sizes = (self._tokens(region) for region in pair_of(field.region))
+                axes |= dict(zip(("looking", "seen"), sizes, strict=True))
+        else:
+            if field.pool == "tokens":
+                axes["token"] = self._tokens(field.region)
             if field.site not in SCALE_SITES:
                 axes["width"] = site_width(field, self.config)
         times = flow_times(self.num_steps)[list(self.steps)]

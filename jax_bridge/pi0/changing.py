@@ -18,7 +18,7 @@ from jax_bridge.pi0.capture_plan import choose_layers, choose_steps, region_span
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.gemma import Change
 from jax_bridge.pi0.recording import Region
-from jax_bridge.vocabulary import EXPERTS, RESIDUAL_SITES
+from jax_bridge.vocabulary import EXPERTS, RESIDUAL_SITES, SPOKEN_REGIONS
 
 Flags = tuple[bool, ...]
 
@@ -68,16 +68,26 @@ class ChangePlan:
 
 
 def plan_changes(
-    interventions: Sequence[PlacedChange], config: Pi0Config, num_steps: int
+    interventions: Sequence[PlacedChange],
+    config: Pi0Config,
+    num_steps: int,
+    *,
+    speaks: bool = False,
 ) -> tuple[ChangePlan, tuple[Map, ...]]:
     """Makes interventions definite.
+
+    Args:
+        interventions: what is done where.
+        config: the model's sizes.
+        num_steps: flow steps.
+        speaks: whether the backbone acts by itself: it has said tokens, and no action expert.
 
     Raises:
         ValueError: if a place is one that the model or the sampler has not, or the numbers are
             not as wide as it.
     """
     for found in interventions:
-        _check_place(found, config)
+        _check_place(found, config, speaks=speaks)
     places = tuple(found.place for found in interventions)
     layers = [choose_layers(_alone(p.layer), config.depth) for p in places]
     steps = [choose_steps(_alone(p.flow_time), num_steps) for p in places]
@@ -99,11 +109,13 @@ def _alone(value: float | int | None) -> list | None:
     return None if value is None else [value]
 
 
-def _check_place(found: PlacedChange, config: Pi0Config) -> None:
+def _check_place(found: PlacedChange, config: Pi0Config, *, speaks: bool) -> None:
     """Raises if the model has no such place, or one of another size."""
     place, width = found.place, found.width
     spans = region_spans(config)
-    for word, known in (("expert", EXPERTS), ("site", RESIDUAL_SITES), ("region", tuple(spans))):
+    experts = EXPERTS[:1] if speaks else EXPERTS
+    regions = (*spans, *SPOKEN_REGIONS) if speaks else tuple(spans)
+    for word, known in (("expert", experts), ("site", RESIDUAL_SITES), ("region", regions)):
         if getattr(place, word) not in known:
             raise ValueError(
                 f"`{word}` must be one of {', '.join(known)} to be changed in this model, but got "
@@ -126,13 +138,29 @@ def _check_place(found: PlacedChange, config: Pi0Config) -> None:
             f"The numbers must be {due} wide, as {place.name} is in this model, but got {width}. "
             "The file was made from another model's latents."
         )
-    if isinstance(found, Replacement) and found.value.ndim == 2:
+    if place.region in SPOKEN_REGIONS:
+        _check_spoken(found)
+    elif isinstance(found, Replacement) and found.value.ndim == 2:
         start, stop = spans[place.region]
         if len(found.value) != stop - start:
             raise ValueError(
                 f"`value` must have {stop - start} tokens, as {place.region} has in this model, "
                 f"but got {len(found.value)} in {place.name}."
             )
+
+
+def _check_spoken(found: PlacedChange) -> None:
+    """Raises if a change of said tokens asks which of them they are."""
+    if found.place.pool == "last":
+        raise ValueError(
+            f"`pool` must not be last in {found.place.name}: nobody knows which token is the last "
+            "while it is said. Take mean, which changes all."
+        )
+    if isinstance(found, Replacement) and found.value.ndim == 2:
+        raise ValueError(
+            f"`value` must be one vector for all tokens that are said, but got "
+            f"{len(found.value)} in {found.place.name}."
+        )
 
 
 def make_change(
@@ -149,11 +177,12 @@ def make_change(
         plan: the places.
         maps: their numbers.
         expert: whose blocks.
-        regions: where each region lies and which of its tokens are valid.
+        regions: where each region lies and which of its tokens are valid; places in others are
+            passed over.
         tokens: of this expert.
         step: of the sampler; 0 for the prefix.
     """
-    numbers = plan.of(expert)
+    numbers = [i for i in plan.of(expert) if plan.places[i].region in regions]
     if not numbers:
         return None
     masks = {i: token_mask(plan.places[i], regions, tokens) for i in numbers}

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jax_bridge.pi0.config import Pi0Config
+from jax_bridge.pi0.gemma import Attend
 from jax_bridge.pi0.observation import Observation
 from jax_bridge.pi0.siglip import encode_images
 from jax_bridge.vocabulary import CAMERAS
@@ -39,12 +40,20 @@ class TimeEmbedding(NamedTuple):
     """π0.5: adaRMS's condition."""
 
 
-def embed_prefix(params: Mapping, observation: Observation, config: Pi0Config) -> Prefix:
+def embed_prefix(
+    params: Mapping,
+    observation: Observation,
+    config: Pi0Config,
+    *,
+    attention: Attend | None = None,
+) -> Prefix:
     """Tokens of all cameras that were given, then of the prompt."""
     # A camera that no row has may be left out: its tokens are masked and advance no position.
     cameras = [camera.openpi_key for camera in CAMERAS if camera.openpi_key in observation.images]
     images = jnp.concatenate([jnp.asarray(observation.images[key]) for key in cameras])
-    encoded = encode_images(params["PaliGemma"]["img"], images, config.vision, config.jax_dtype)
+    encoded = encode_images(
+        params["PaliGemma"]["img"], images, config.vision, config.jax_dtype, attention
+    )
     text = embed_tokens(params, jnp.asarray(observation.tokenized_prompt), config)
     seen = [
         jnp.repeat(jnp.asarray(observation.image_masks[key])[:, None], config.vision.tokens, 1)

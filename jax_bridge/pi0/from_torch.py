@@ -197,6 +197,11 @@ def _canonical(checkpoint: StoredCheckpoint) -> dict[str, str]:
             f"{checkpoint.path} has no tensor below {ROOT} (it has "
             f"{', '.join(list(checkpoint.tensors)[:3])}). `vla-lens checkpoint inspect` shows all."
         )
+    if not any("gemma_expert" in name for name in checkpoint.tensors):
+        raise ValueError(
+            f"`path` must be π0 or π0.5, but {checkpoint.path} is π0-FAST, which has no action "
+            "expert. Choose another checkpoint."
+        )
     names: dict[str, str] = {}
     for stored in checkpoint.tensors:
         name = ".".join(word for word in stored.split(".") if word not in _WRAPPERS)

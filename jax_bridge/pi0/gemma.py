@@ -145,7 +145,12 @@ class Attended(NamedTuple):
     """What attention gives."""
 
     mixed: Float[Array, "b t v"]
-    probabilities: Float32[Array, "b n t g s"]
+    probabilities: Float32[Array, "b n t g s"] | None
+    """None where a fused kernel computed, which never writes them."""
+
+
+Attend = Callable[..., Attended]
+"""(query, keys, values, mask) to what attention gives: `attend`, or another way to compute it."""
 
 
 def attend(
@@ -193,6 +198,8 @@ def block(
     turn: Rope,
     expert: ExpertConfig,
     change: Callable[[str, Array], Array] = lambda site, value: value,
+    *,
+    attention: Attend | None = None,
 ) -> tuple[Float[Array, "b t w"], tuple[Array, Array], Taps]:
     """One transformer block of one expert.
 
@@ -204,15 +211,17 @@ def block(
         turn: Rotations of this pass's tokens.
         expert: Sizes.
         change: What becomes of a site's value.
+        attention: What computes attention; None: `attend`.
 
     Returns:
-        The residual stream, the block's own keys and values, and its taps by site.
+        The residual stream, the block's own keys and values, and its taps by site. The
+        probabilities are among them where `attention` gives them.
     """
     pre_attn = _norm(layer, "norm_attn", x)
     query, key, value = _project(layer["qkv"], pre_attn.value, expert)
     query, key = rotate(query, turn), rotate(key, turn)
     keys, values = (key, value) if cached is None else _append(cached, (key, value))
-    attended = attend(query, keys, values, mask)
+    attended = (attention or attend)(query, keys, values, mask)
     branch = attended.mixed @ layer["out"]
     after_attn = change("post_attn_embedding", gated_residual(x, branch, pre_attn.gate))
     pre_mlp = _norm(layer, "norm_mlp", after_attn)
@@ -227,8 +236,9 @@ def block(
         "mlp_activation": activation,
         "pre_attn_norm_scale": pre_attn.rms,
         "pre_mlp_norm_scale": pre_mlp.rms,
-        "attention": attended.probabilities,
     }
+    if attended.probabilities is not None:
+        taps["attention"] = attended.probabilities
     return hidden, (key, value), taps
 
 
@@ -268,6 +278,7 @@ def run_layers(
     selected: tuple[int, ...] | None = None,
     remat: bool = False,
     change: Change | None = None,
+    attention: Attend | None = None,
 ) -> Layers:
     """All blocks of one expert, in one scan.
 
@@ -282,8 +293,10 @@ def run_layers(
         selected: Layers to keep it of; None: of all.
         remat: Compute each block again for the gradient, which saves memory.
         change: What becomes of the sites' values; None leaves them.
+        attention: What computes attention; None: `attend`.
     """
-    once = jax.checkpoint(block, static_argnums=5) if remat else block
+    once = functools.partial(block, attention=attention)
+    once = jax.checkpoint(once, static_argnums=5) if remat else once
 
     def body(x: Array, scanned: tuple) -> tuple[Array, tuple[Array, Array], Any]:
         layer, cached, number = scanned

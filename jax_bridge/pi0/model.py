@@ -19,6 +19,8 @@ from jax_bridge.pi0.capture import CaptureSpec
 from jax_bridge.pi0.capture_plan import CapturePlan
 from jax_bridge.pi0.changing import ChangePlan, Map, plan_changes
 from jax_bridge.pi0.config import Pi0Config
+from jax_bridge.pi0.fused_attention import choose_attention
+from jax_bridge.pi0.gemma import Attend
 from jax_bridge.pi0.observation import ArrayLike, Observation, check_shape
 from jax_bridge.pi0.parameters import Params, check_params, init_params
 
@@ -30,6 +32,9 @@ class Pi0:
     """A π0 or π0.5 policy: pure functions of parameters, compiled once a config and spec."""
 
     config: Pi0Config
+    attention: str = "auto"
+    """How attention is computed: `plain`, `fused` (by the backend's kernel), or `auto`: fused where
+    the backend has a kernel for this model (a GPU, in bfloat16)."""
 
     def init(self, key: Any) -> dict[str, Any]:
         """Random parameters of the config's dtype.
@@ -109,9 +114,14 @@ class Pi0:
             places, maps = plan_changes(interventions, self.config, num_steps)
         actions, latents = _sample_actions(
             params, observation, noise, maps, config=self.config, num_steps=num_steps, plan=plan,
-            places=places,
+            places=places, attention=self._attention_for(plan),
         )  # fmt: skip
         return actions if capture is None else (actions, latents)
+
+    def _attention_for(self, plan: CapturePlan | None) -> Attend | None:
+        """The fused path, unless it is not wanted or probabilities are, which it does not give."""
+        chosen = choose_attention(self.attention, self.config)
+        return None if plan is not None and plan.reads_attention else chosen
 
     def flow_loss(
         self,
@@ -159,7 +169,7 @@ def _plan(capture: CaptureSpec, config: Pi0Config, num_steps: int) -> CapturePla
     return capture.resolve(config, num_steps)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "num_steps", "plan", "places"))
+@functools.partial(jax.jit, static_argnames=("config", "num_steps", "plan", "places", "attention"))
 def _sample_actions(
     params: Params,
     observation: Observation,
@@ -170,13 +180,14 @@ def _sample_actions(
     num_steps: int,
     plan: CapturePlan | None,
     places: ChangePlan | None,
+    attention: Attend | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """The compiled sampler. Float32 products are true float32 on every backend."""
     check_params(params, config)
     with jax.default_matmul_precision("highest"):
         return sampler.sample_actions(
             params, observation, noise.astype(jnp.float32), config, num_steps, plan,
-            None if places is None else (places, maps),
+            None if places is None else (places, maps), attention,
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ A tree is a plain nested dict of arrays; a path is its keys joined by "/".
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -128,6 +128,26 @@ def differences(params: Params, config: Pi0Config) -> list[str]:
     ]
 
 
+def refuse_pi0_fast(paths: Iterable[str], name: str) -> None:
+    """Raises if parameters are those of π0-FAST: π0's backbone without an action expert.
+
+    Args:
+        paths: of all leaves.
+        name: of the argument that gave them, for the error.
+
+    Raises:
+        ValueError: saying so.
+    """
+    known = set(paths)
+    experts = any("_1/" in path for path in known if path.startswith("PaliGemma/llm"))
+    if "PaliGemma/llm/final_norm/scale" in known and not experts:
+        raise ValueError(
+            f"`{name}` must be π0 or π0.5, but got π0-FAST, which has no action expert. Choose a "
+            "checkpoint such as pi0_base or pi05_libero; --policy fast is for checkpoints of "
+            "`vla-lens ki fit`."
+        )
+
+
 def check_params(params: Params, config: Pi0Config) -> None:
     """Raises unless the tree has exactly the leaves that the model has.
 
@@ -136,6 +156,7 @@ def check_params(params: Params, config: Pi0Config) -> None:
     """
     found = differences(params, config)
     if found:
+        refuse_pi0_fast((path for path, _ in leaves(params)), "params")
         more = f" (and {len(found) - 8} more)" if len(found) > 8 else ""
         raise ValueError(
             "`params` must be exactly the model's parameters, but got differences: "

@@ -112,7 +112,7 @@ class Recorder:
         kept = recorded[field.site]
         if field.site == ATTENTION:
             assert self.attention is not None
-            return self.attention.pair(field.region, kept)
+            return self.attention.pair(field.region, field.pool, kept)
         if field.pool in LINEAR_POOLS:
             row = self.rows[field.site].index((field.region, field.pool))
             value = kept["linear"][..., row, :]
@@ -181,13 +181,17 @@ def make_recorder(
     captured = () if plan is None else plan.of(expert)
     if not captured:
         return None
-    pairs = [pair_of(field.region) for field in captured if field.site == ATTENTION]
-    prefix = 0 if expert == "vlm" else tokens["vlm"]
-    pooling = (
-        AttentionPooling(regions, pairs, expert=expert, tokens=tokens[expert], prefix=prefix)
-        if pairs
-        else None
-    )
+    looks = [field for field in captured if field.site == ATTENTION]
+    pooling = None
+    if looks:
+        pooling = AttentionPooling(
+            regions,
+            [pair_of(field.region) for field in looks if field.pool == "mean"],
+            whole=[pair_of(field.region) for field in looks if field.pool == "tokens"],
+            expert=expert,
+            tokens=tokens[expert],
+            prefix=0 if expert == "vlm" else tokens["vlm"],
+        )
     return Recorder(captured, regions, tokens[expert], pooling)
 
 

@@ -17,7 +17,7 @@ from jax_bridge.pi0.capture_plan import CapturePlan, flow_times
 from jax_bridge.pi0.changing import ChangePlan, Map, make_change
 from jax_bridge.pi0.config import Pi0Config
 from jax_bridge.pi0.embedding import Prefix, TimeEmbedding
-from jax_bridge.pi0.gemma import Cache, Change, Record, Rope
+from jax_bridge.pi0.gemma import Attend, Cache, Change, Record, Rope
 from jax_bridge.pi0.observation import Observation
 from jax_bridge.pi0.recording import Recorder, find_regions, latents_of, make_recorder
 from jax_bridge.pi0.scanning import scan_selected
@@ -60,14 +60,14 @@ def run_prefix(
     record: Record | None = None,
     selected: tuple[int, ...] | None = None,
     change: Change | None = None,
+    attention: Attend | None = None,
 ) -> PrefixPass:
     """Runs images and prompt through Expert 0."""
     layers = gemma.stack_layers(params["PaliGemma"]["llm"], "", config.jax_dtype)
     turn = gemma.rope(embedding.prefix_positions(prefix.mask), config.vlm.head_dim)
-    attention = embedding.prefix_attention(prefix.mask)
     done = gemma.run_layers(
-        layers, prefix.tokens, attention, turn, config.vlm,
-        record=record, selected=selected, change=change,
+        layers, prefix.tokens, embedding.prefix_attention(prefix.mask), turn, config.vlm,
+        record=record, selected=selected, change=change, attention=attention,
     )  # fmt: skip
     return PrefixPass(done.hidden, done.cache, prefix.mask, done.recorded)
 
@@ -117,6 +117,7 @@ def velocity(
     selected: tuple[int, ...] | None = None,
     remat: bool = False,
     change: Change | None = None,
+    attention: Attend | None = None,
 ) -> Velocity:
     """Evaluates the action expert at one time."""
     tokens = embedding.embed_suffix(params, state, noisy_actions, conditions.embedded, config)
@@ -131,6 +132,7 @@ def velocity(
         selected=selected,
         remat=remat,
         change=change,
+        attention=attention,
     )
     scale = params["PaliGemma"]["llm"]["final_norm_1"].get("scale")
     normed = gemma.rms_norm(done.hidden, scale=scale, modulated=conditions.final)
@@ -165,9 +167,10 @@ def sample_actions(
     num_steps: int,
     plan: CapturePlan | None,
     changes: tuple[ChangePlan, Sequence[Map]] | None = None,
+    attention: Attend | None = None,
 ) -> tuple[Float32[Array, "b h a"], dict[str, Array]]:
     """Integrates the velocity from noise (time 1) to actions (time 0), recording on the way."""
-    embedded = embedding.embed_prefix(params, observation, config)
+    embedded = embedding.embed_prefix(params, observation, config, attention=attention)
     regions = find_regions(observation, config)
     tokens = {"vlm": embedded.mask.shape[1], "action": config.suffix_len}
     vlm, action = (make_recorder(plan, expert, regions, tokens) for expert in tokens)
@@ -179,8 +182,9 @@ def sample_actions(
         return make_change(*changes, expert, regions, tokens[expert], step)
 
     prefix = run_prefix(
-        params, embedded, config, record=vlm, selected=layers, change=change_of("vlm")
-    )
+        params, embedded, config, record=vlm, selected=layers, change=change_of("vlm"),
+        attention=attention,
+    )  # fmt: skip
     suffix = prepare_suffix(params, prefix, config)
     keep, state = _kept_of_a_step(plan, action), jnp.asarray(observation.state)
 
@@ -189,6 +193,7 @@ def sample_actions(
         now = velocity(
             params, suffix, state, x_t, condition, config,
             record=action, selected=layers, change=change_of("action", number),
+            attention=attention,
         )  # fmt: skip
         return x_t + (-1.0 / num_steps) * now.value, None, keep(x_t, now)
 

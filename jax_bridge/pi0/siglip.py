@@ -13,12 +13,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jax_bridge.pi0.config import VisionConfig
+from jax_bridge.pi0.gemma import Attend
 
 EPSILON = 1e-6
 
 
 def encode_images(
-    params: Mapping, images: Float[Array, "b y x 3"], vision: VisionConfig, dtype: jnp.dtype
+    params: Mapping,
+    images: Float[Array, "b y x 3"],
+    vision: VisionConfig,
+    dtype: jnp.dtype,
+    attention: Attend | None = None,
 ) -> Float[Array, "b t o"]:
     """Encodes images to tokens of the language model's width.
 
@@ -27,12 +32,13 @@ def encode_images(
         images: In [-1, 1].
         vision: Sizes.
         dtype: Type of activations; patches are embedded in float32 whatever it is.
+        attention: What mixes values by attention; None: the plain way.
     """
     x = embed_patches(params, images, vision).astype(dtype)
     blocks = params["Transformer"]["encoderblock"]
 
     def body(x: Array, block: Mapping) -> tuple[Array, None]:
-        return encoder_block(block, x), None
+        return encoder_block(block, x, attention), None
 
     x, _ = jax.lax.scan(body, x, blocks)
     return dense(params["head"], layer_norm(params["Transformer"]["encoder_norm"], x))
@@ -50,26 +56,34 @@ def embed_patches(
     return patches @ kernel + params["embedding"]["bias"] + params["pos_embedding"]
 
 
-def encoder_block(block: Mapping, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
+def encoder_block(
+    block: Mapping, x: Float[Array, "b t w"], attention: Attend | None = None
+) -> Float[Array, "b t w"]:
     """A pre-norm transformer block; every token sees every other one."""
     x = x + self_attention(
-        block["MultiHeadDotProductAttention_0"], layer_norm(block["LayerNorm_0"], x)
+        block["MultiHeadDotProductAttention_0"], layer_norm(block["LayerNorm_0"], x), attention
     )
     y = dense(block["MlpBlock_0"]["Dense_0"], layer_norm(block["LayerNorm_1"], x))
     return x + dense(block["MlpBlock_0"]["Dense_1"], jax.nn.gelu(y, approximate=True))
 
 
-def self_attention(attention: Mapping, x: Float[Array, "b t w"]) -> Float[Array, "b t w"]:
+def self_attention(
+    params: Mapping, x: Float[Array, "b t w"], attention: Attend | None = None
+) -> Float[Array, "b t w"]:
     """Multi-head attention with biases; scores and softmax in float32."""
-    query, key, value = (_heads(attention[name], x) for name in ("query", "key", "value"))
+    query, key, value = (_heads(params[name], x) for name in ("query", "key", "value"))
+    if attention is not None:
+        heads = attention(query, key, value).mixed
+        kernel = params["out"]["kernel"].reshape(-1, x.shape[-1])
+        return dense({"kernel": kernel, "bias": params["out"]["bias"]}, heads)
     scale = jnp.asarray(query.shape[-1] ** -0.5, x.dtype)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key, preferred_element_type=jnp.float32)
     weights = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
     mixed = jnp.einsum("bhqk,bkhd->bhqd", weights.astype(x.dtype), value)
     mixed = (mixed / weights.sum(axis=-1, keepdims=True)).astype(x.dtype)
-    kernel = attention["out"]["kernel"].astype(x.dtype)
+    kernel = params["out"]["kernel"].astype(x.dtype)
     out = jnp.einsum("bhqd,hdw->bqw", mixed, kernel)
-    return out + attention["out"]["bias"].astype(x.dtype)
+    return out + params["out"]["bias"].astype(x.dtype)
 
 
 def _heads(projection: Mapping, x: Float[Array, "b t w"]) -> Float[Array, "b t h d"]:

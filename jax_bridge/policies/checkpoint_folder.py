@@ -9,7 +9,7 @@ import pathlib
 from jax_bridge.checkpoints import open_checkpoint
 from jax_bridge.checkpoints.cached_checkpoint import cached_checkpoint
 from jax_bridge.pi0.config import PRESETS, Pi0Config
-from jax_bridge.pi0.parameters import Shapes, param_shapes
+from jax_bridge.pi0.parameters import Shapes, param_shapes, refuse_pi0_fast
 from jax_bridge.shards.remote.address import is_address
 
 STATISTICS_FILE = "norm_stats.json"
@@ -89,6 +89,7 @@ def find_preset(folder: pathlib.Path) -> str:
     for name in PRESETS:
         if param_shapes(Pi0Config.preset(name)) == stored:
             return name
+    refuse_pi0_fast(stored, "checkpoint")
     raise ValueError(
         f"`preset` must be given for {str(folder)!r}: its {len(stored)} parameters fit none of "
         f"{', '.join(PRESETS)} exactly. Say --policy.preset NAME to see what differs."

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,12 +17,15 @@ from jaxtyping import UInt8
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.fast.files import load_tokenizer
 from jax_bridge.fast.tokenizer import FastTokenizer
+from jax_bridge.interventions import InterventionFile, load_interventions
 from jax_bridge.ki.data.fast_ids import FastIds
 from jax_bridge.ki.decoding import Decoded, decode_fast
 from jax_bridge.ki.spoken_actions import chunks_of
 from jax_bridge.ki.spoken_capture import SpokenPlan, plan_spoken
 from jax_bridge.pi0 import CaptureSpec, Observation, Pi0Config
+from jax_bridge.pi0.changing import ChangePlan, Map, plan_changes
 from jax_bridge.pi0.parameters import Params
+from jax_bridge.policies.conventions import Convention
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.policies.policy import PolicyCall, PolicyOutput
 from jax_bridge.policies.processor import Processor
@@ -33,14 +37,17 @@ FAST_FOLDER = "fast"
 """Of the tokenizer, in a checkpoint's `assets/ASSET_ID/`."""
 
 
-@functools.partial(jax.jit, static_argnames=("config", "length", "end", "plan"))
+@functools.partial(jax.jit, static_argnames=("config", "length", "end", "plan", "places"))
 def _decode(
     params: Params, inputs: Observation, *, config: Pi0Config, length: int, end: tuple[int, ...],
-    plan: SpokenPlan | None,
+    plan: SpokenPlan | None, places: ChangePlan | None, maps: tuple[Map, ...],
 ) -> Decoded:  # fmt: skip
     """The compiled decoding. Float32 products are true float32 on every backend."""
+    changes = None if places is None else (places, maps)
     with jax.default_matmul_precision("highest"):
-        return decode_fast(params, inputs, config, length=length, end=end, plan=plan)
+        return decode_fast(
+            params, inputs, config, length=length, end=end, plan=plan, changes=changes
+        )
 
 
 class FastPolicy:
@@ -52,17 +59,24 @@ class FastPolicy:
         prompt_layout: `ki` (codes follow the prompt of π0 or π0.5 at once) or `openpi_fast`
             (that of π0-FAST: lower-case words, and the model says `Action: ` before the codes).
             By default the one that the checkpoint was trained with.
+        intervene: a file of interventions (docs/interventions.md): activations of the backbone
+            that are changed at every call.
 
     Raises:
         ValueError: if the checkpoint was trained without FAST targets.
     """
 
     def __init__(
-        self, *, checkpoint: str, dtype: str = "float32", prompt_layout: str | None = None
+        self,
+        *,
+        checkpoint: str,
+        dtype: str = "float32",
+        prompt_layout: str | None = None,
+        intervene: str | None = None,
     ) -> None:
         self._layout = None if prompt_layout is None else check_layout(prompt_layout)
         self._pi0 = Pi0Policy(checkpoint=checkpoint, dtype=dtype)
-        self._checkpoint = checkpoint
+        self._checkpoint, self._intervene = checkpoint, intervene
         self.failures = 0
         """Calls whose tokens were no chunk; they gave the middle of the actions' range."""
 
@@ -70,6 +84,11 @@ class FastPolicy:
     def action_horizon(self) -> int:
         """How many actions one call gives."""
         return self._pi0.action_horizon
+
+    @property
+    def convention(self) -> Convention:
+        """The layout of the robot's observations and actions."""
+        return self._pi0.convention
 
     @functools.cached_property
     def tokenizer(self) -> FastTokenizer:
@@ -120,7 +139,25 @@ class FastPolicy:
             "tokenizer": self.tokenizer.describe(), "ids": dataclasses.asdict(self.ids),
             "prompt_layout": self.prompt_layout,
         }  # fmt: skip
+        if self.interventions is not None:
+            entry["interventions"] = self.interventions.digest
         return json.loads(json.dumps({**entry, "policy": "fast", "fast": spoken}))
+
+    @functools.cached_property
+    def interventions(self) -> InterventionFile | None:
+        """What is changed at every call, read when it is first needed.
+
+        Raises:
+            FileNotFoundError: if the file is not there.
+            ValueError: if it is another file, or names what a backbone by itself has not.
+        """
+        return None if self._intervene is None else load_interventions(Path(self._intervene))
+
+    @functools.cached_property
+    def _changes(self) -> tuple[ChangePlan | None, tuple[Map, ...]]:
+        """Places and numbers; none compiles the plain program."""
+        found = self.interventions and self.interventions.interventions
+        return plan_changes(found, self._pi0.config, 1, speaks=True) if found else (None, ())
 
     def fields(self, capture: CaptureSpec) -> dict[str, FieldSpec]:
         """Every latent that `infer` gives with this capture, by name; loads no weights.
@@ -179,9 +216,11 @@ class FastPolicy:
 
     def _decode(self, inputs: Observation, capture: CaptureSpec | None) -> Decoded:
         """What the backbone says of a batch, and its latents, on the host."""
+        places, maps = self._changes
         return jax.device_get(
             _decode(
                 self._pi0.params, inputs, config=self._pi0.config, length=self.ids.size,
                 end=self.ids.stops, plan=None if capture is None else self._plan(capture),
+                places=places, maps=maps,
             )
         )  # fmt: skip

@@ -8,7 +8,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -65,6 +65,8 @@ class Pi0Policy:
             checkpoint was trained; with random weights it does.
         intervene: a file of interventions (docs/interventions.md): activations that are changed
             at every call.
+        attention: auto (by the backend's fused kernel, where it has one for this model), plain, or
+            fused. Plain is always used where attention is captured.
 
     Raises:
         ValueError: if neither preset nor checkpoint is given, or a word is unknown.
@@ -85,6 +87,7 @@ class Pi0Policy:
         action_horizon: int | None = None,
         state_in_prompt: bool | None = None,
         intervene: str | None = None,
+        attention: Literal["auto", "plain", "fused"] = "auto",
     ) -> None:
         if preset is None and checkpoint is None:
             raise ValueError(
@@ -106,6 +109,7 @@ class Pi0Policy:
         self._action_horizon = action_horizon
         self._state_in_prompt = state_in_prompt
         self._intervene = intervene
+        self._attention = attention
         if preset is not None:
             Pi0Config.preset(preset, dtype=dtype)  # an unknown word is an error now, not later
         if convention is not None or checkpoint is None:
@@ -282,7 +286,7 @@ class Pi0Policy:
         given: Any = {
             "noise": noise, "num_steps": self._num_steps, "interventions": changed,
         }  # fmt: skip
-        model = Pi0(self.config)
+        model = Pi0(self.config, attention=self._attention)
         if capture is None:
             return jax.device_get(model.sample_actions(self.params, inputs, **given)), {}
         return jax.device_get(model.sample_actions(self.params, inputs, capture=capture, **given))

@@ -23,11 +23,14 @@ AXES: tuple[str, ...] = (
     "head",
     "frame",
     "token",
+    "looking",
+    "seen",
     "horizon",
     "width",
     "dim",
 )
-"""Axis words, in the order in which they stand in a tensor."""
+"""Axis words, in the order in which they stand in a tensor; `looking` and `seen` are the tokens of
+a whole matrix of attention."""
 CONTEXT = "context"
 """The first word of what was captured from a torch model: `context.{module}.{side}.{pool}`."""
 
@@ -116,7 +119,8 @@ def field_name(expert: str, site: str, region: str, pool: str) -> str:
         if given not in known:
             raise ValueError(f"`{word}` must be one of {', '.join(known)}, but got {given!r}.")
     if site == "attention":
-        pairs = {f"{a}_to_{b}" for a in REGIONS for b in REGIONS}
+        every = (*REGIONS, *SPOKEN_REGIONS)
+        pairs = {f"{a}_to_{b}" for a in every for b in every}
         if region not in pairs:
             raise ValueError(
                 f"`region` of site attention must be <region>_to_<region>, but got {region!r}."

@@ -8,17 +8,25 @@ import jax
 import numpy as np
 import pytest
 
+from jax_bridge.interventions import Place, Replacement
 from jax_bridge.ki import sequence
 from jax_bridge.ki.decoding import decode_fast
 from jax_bridge.ki.spoken_capture import plan_spoken
 from jax_bridge.pi0 import CaptureSpec, embedding, gemma
+from jax_bridge.pi0.changing import plan_changes
+from jax_bridge.pi0.recording import find_regions
 
 LENGTH, LAYERS = 6, (1,)
 SITES = (
     "hidden_states", "post_attn_embedding", "mlp_activation", "pre_attn_norm_scale",
     "pre_mlp_norm_scale",
 )  # fmt: skip
+SEEN = ("image_base", "image_left_wrist", "image_right_wrist", "text", "fast")
+LOOKS = tuple(
+    f"vlm.attention.fast_to_{seen}.{pool}" for seen in SEEN for pool in ("tokens", "mean")
+)
 SPEC = CaptureSpec(
+    names=LOOKS,
     experts=("vlm",),
     sites=SITES,
     regions=("fast", "text"),
@@ -28,9 +36,12 @@ SPEC = CaptureSpec(
 pytestmark = pytest.mark.parametrize("small", ["pi05_micro"], indirect=True)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "plan"))
-def decode(params, observation, end, *, config, plan):
-    return decode_fast(params, observation, config, length=LENGTH, end=end, plan=plan)
+@functools.partial(jax.jit, static_argnames=("config", "plan", "places"))
+def decode(params, observation, end, *, config, plan, places=None, maps=()):
+    changes = None if places is None else (places, maps)
+    return decode_fast(
+        params, observation, config, length=LENGTH, end=end, plan=plan, changes=changes
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -45,7 +56,7 @@ def teacher_forced(params, observation, *, config):
         sequence.backbone_attention(prefix.mask, targets),
         gemma.rope(positions, config.vlm.head_dim),
         config.vlm,
-        record=lambda taps: {site: taps[site] for site in SITES},
+        record=lambda taps: {site: taps[site] for site in (*SITES, "attention")},
     )
     return {site: jax.numpy.moveaxis(value, 1, 0) for site, value in done.recorded.items()}
 
@@ -133,6 +144,72 @@ def test_pools_are_over_the_steps_that_were_needed(said):
     assert latents["valid.fast"].all()
 
 
+def test_what_said_tokens_look_at_equals_a_teacher_forced_pass(small, said):
+    tokens, mask = said.captured.tokens, said.captured.mask
+    asked = dataclasses.replace(
+        said.observation.without_targets(), fast_action_tokens=tokens, fast_action_mask=mask
+    )
+    forced = teacher_forced(small.params, asked, config=small.config)["attention"]
+    whole = np.asarray(forced)[:, list(LAYERS)]  # [b, layer, n, t, g, s]
+    whole = np.moveaxis(whole, 4, 3).reshape(*whole.shape[:2], -1, *whole.shape[3::2])
+    regions = find_regions(said.observation, small.config)
+    for row, valid in enumerate(mask):
+        steps = whole[row, :, :, -LENGTH:][:, :, valid]  # [layer, head, step, s]
+        total = 0
+        for seen in SEEN:
+            if seen == "fast":
+                due = steps[..., -LENGTH:].sum(-1)
+            else:
+                start, stop = regions[seen].span
+                due = steps[..., start:stop][..., np.asarray(regions[seen].mask[row])].sum(-1)
+            due = np.moveaxis(due, 1, 2)  # [layer, step, head]
+            found = said.captured.latents[f"vlm.attention.fast_to_{seen}.tokens"][row]
+            np.testing.assert_allclose(found[:, valid], due, atol=2e-5, err_msg=seen)
+            assert not found[:, ~valid].any()
+            mean = said.captured.latents[f"vlm.attention.fast_to_{seen}.mean"][row]
+            np.testing.assert_allclose(mean, due.mean(1), atol=2e-5, err_msg=seen)
+            total = total + found[:, valid]
+        np.testing.assert_allclose(total, 1.0, atol=1e-5)
+
+
+def place(**words):
+    known = {"expert": "vlm", "site": "hidden_states", "region": "fast", "pool": "mean"}
+    return Place(**{**known, **words})
+
+
+def test_said_tokens_and_the_prompt_are_changed_as_written_before_anything_reads_them(small, said):
+    draws = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
+    found = [
+        Replacement(place=place(layer=LAYERS[0]), value=draws[0]),
+        Replacement(place=place(region="text", layer=0), value=draws[1]),
+    ]
+    places, maps = plan_changes(found, small.config, 1, speaks=True)
+    changed = decode(
+        small.params, said.observation, said.ends, config=small.config, plan=said.plan,
+        places=places, maps=maps,
+    )  # fmt: skip
+    name, mask = "vlm.hidden_states.{}.tokens", np.asarray(changed.mask)
+    kept = np.moveaxis(np.asarray(changed.latents[name.format("fast")]), 1, 2)[mask]
+    np.testing.assert_array_equal(kept, np.broadcast_to(draws[0], kept.shape))
+    read = (latents[name.format("text")] for latents in (changed.latents, said.captured.latents))
+    assert (np.abs(np.subtract(*map(np.asarray, read))).max(axis=(1, 2, 3)) > 0.01).all()
+
+
+def test_places_that_a_speaking_backbone_has_not_are_refused(small):
+    def plan(found):
+        plan_changes([found], small.config, 1, speaks=True)
+
+    vector, block = np.zeros(64, np.float32), np.zeros((LENGTH, 64), np.float32)
+    with pytest.raises(ValueError, match=r"`expert` must be one of vlm to be .*got 'action'"):
+        plan(Replacement(place=place(expert="action", region="action"), value=vector))
+    with pytest.raises(ValueError, match=r"`pool` must not be last in vlm.hidden_states.fast.last"):
+        plan(Replacement(place=place(pool="last"), value=vector))
+    with pytest.raises(ValueError, match=r"one vector for all tokens that are said, but got 6"):
+        plan(Replacement(place=place(), value=block))
+    with pytest.raises(ValueError, match=r"`region` must be one of .* but got 'fast'"):
+        plan_changes([Replacement(place=place(), value=vector)], small.config, 10)
+
+
 def test_what_a_backbone_by_itself_has_not_is_refused_or_left_out(small):
     with pytest.raises(ValueError, match=r"got action.velocity.action.tokens: the backbone acts"):
         plan_spoken(CaptureSpec(names=("action.velocity.action.tokens",)), small.config, LENGTH)
@@ -140,6 +217,7 @@ def test_what_a_backbone_by_itself_has_not_is_refused_or_left_out(small):
     assert {name.split(".")[0] for name in pooled} == {"vlm", "valid"}
     spoken = plan_spoken(CaptureSpec.preset("ar_steps"), small.config, LENGTH).fields()
     assert spoken["vlm.hidden_states.fast.tokens"].shape == (2, LENGTH, 64)
+    assert spoken["vlm.attention.fast_to_fast.tokens"].axes == ("layer", "ar_step", "head")
 
 
 def test_a_policy_that_decodes_nothing_says_which_one_does(small):

@@ -5,16 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_bridge.pi0 import CaptureSpec, embedding, gemma, sampler
+from jax_bridge.pi0 import CaptureSpec, Pi0Config, embedding, gemma, sampler
 from jax_bridge.pi0.capture_plan import region_spans
 from jax_bridge.pi0.recording import find_regions
 from jax_bridge.vocabulary import IMAGE_REGIONS
 from tests.jax_bridge.pi0.test_capture import capture, observe
 
+WHOLE = ("vlm.attention.text_to_image_base.tokens", "action.attention.action_to_action.tokens")
+
 
 @pytest.fixture(scope="module")
 def pooled(micro):
-    return capture(micro, CaptureSpec.preset("attention"), num_steps=2)[1]
+    """All pairs pooled, and two of them whole."""
+    names = (*CaptureSpec.preset("attention").names, *WHOLE)
+    spec = CaptureSpec.preset("attention", names=names)
+    return capture(micro, spec, num_steps=2)[1]
 
 
 def looks(pooled, expert, looking, seen):
@@ -84,6 +89,36 @@ def test_pooling_is_that_of_the_whole_matrix(micro, pooled):
                     np.testing.assert_allclose(value[row], due, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_matrix_holds_what_was_pooled_and_zeros_where_nothing_is_valid(micro, pooled, name):
+    expert, _, pair, _ = name.split(".")
+    looking, seen = pair.split("_to_")
+    config, matrix = micro.model.config, pooled[name]
+    spec = CaptureSpec(names=(name,)).fields(config, num_steps=2)[name]
+    assert spec.axes[-3:] == ("head", "looking", "seen")
+    assert matrix.shape == (2, *spec.shape)
+    regions = find_regions(observe(micro), config)
+    valid, visible = (np.asarray(regions[region].mask) for region in (looking, seen))
+    for row in range(2):
+        mean = matrix[row].sum(-1)[..., valid[row]].mean(-1)
+        np.testing.assert_allclose(mean, looks(pooled, expert, looking, seen)[row], atol=1e-6)
+        assert not matrix[row][..., ~valid[row], :].any()
+        assert not matrix[row][..., ~visible[row]].any()
+    if looking in ("text", "instruction"):  # actions are always valid
+        np.testing.assert_array_equal(pooled[f"mask.{looking}"], valid)
+
+
+def test_whole_matrices_that_would_fill_the_memory_are_refused():
+    released = Pi0Config.preset("pi0")
+    name = "action.attention.action_to_image_base.tokens"
+    every = ("image_base", "image_left_wrist", "image_right_wrist", "text")
+    names = tuple(f"vlm.attention.{a}_to_{b}.tokens" for a in every for b in every)
+    assert CaptureSpec(names=(name,)).bytes_per_call(released) > 70e6
+    with pytest.raises(ValueError, match=r"at most 256 MB of whole attention .*, but got 384 MB"):
+        CaptureSpec(names=names).fields(released)
+    assert CaptureSpec(names=names, layers=(3, 4)).fields(released)
+
+
 def test_probabilities_are_those_that_mix_the_values():
     keys = jax.random.split(jax.random.key(0), 3)
     query = jax.random.normal(keys[0], (2, 5, 4, 8))
@@ -101,7 +136,7 @@ def test_pairs_that_cannot_be_are_refused():
     for name in (
         "vlm.attention.text_to_action.mean",
         "action.attention.text_to_action.mean",
-        "vlm.attention.text_to_text.tokens",
+        "vlm.attention.text_to_text.max",
     ):
         with pytest.raises(ValueError, match=r"attention of expert|`region`"):
             CaptureSpec(names=(name,))

@@ -152,6 +152,9 @@ def test_a_missing_or_foreign_tensor_is_refused_by_name(tmp_path, pair):
     bad = {**tensors, gone: np.zeros((3, 3), np.float32)}
     with pytest.raises(ValueError, match=r"of 8192 numbers, .* has shape \[3, 3\]"):
         convert(_save(tmp_path, bad))
+    backbone = {name: tensor for name, tensor in tensors.items() if name.startswith(VLM)}
+    with pytest.raises(ValueError, match=r"is π0-FAST, which has no action expert. Choose"):
+        convert(_save(tmp_path, backbone))
     with pytest.raises(ValueError, match="has no tensor below paligemma_with_expert"):
         convert(_save(tmp_path, {"w": np.zeros(1, np.float32)}))
 

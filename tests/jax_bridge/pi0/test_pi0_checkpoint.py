@@ -79,7 +79,7 @@ def test_parameters_go_where_their_sharding_says(tmp_path, params):
 def test_the_largest_parameters_are_read_first_and_never_whole_in_another_type(
     tmp_path, params, monkeypatch
 ):
-    """That is what bounds the memory; benchmarks/load_memory.py measures it."""
+    """That is what bounds the memory; benchmarks/checkpoint.py measures it."""
     save_params(tmp_path / "params", params)
     sizes, held = [], []
     fill = OrbaxFolder.fill

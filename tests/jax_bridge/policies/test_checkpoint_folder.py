@@ -1,10 +1,19 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from jax_bridge.checkpoints.download_record import load_record
-from jax_bridge.pi0 import Pi0, Pi0Config, param_shapes, params_digest, save_params
+from jax_bridge.pi0 import (
+    Pi0,
+    Pi0Config,
+    check_params,
+    param_shapes,
+    params_digest,
+    save_params,
+)
+from jax_bridge.pi0.parameters import unflatten
 from jax_bridge.policies import checkpoint_folder as module
 from jax_bridge.policies.checkpoint_folder import (
     checkpoint_folder,
@@ -117,6 +126,21 @@ def test_released_sizes_are_told_from_all_others():
 def test_an_architecture_without_preset_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "stored_shapes", lambda folder: {"lora_a": (2, 3)})
     with pytest.raises(ValueError, match=r"`preset` must be given for .*its 1 parameters fit none"):
+        find_preset(tmp_path)
+
+
+def test_pi0_fast_is_refused_by_its_name(tmp_path, monkeypatch):
+    """Its tree is that of a backbone alone."""
+    backbone = {
+        path: np.zeros(1, np.float32)
+        for path in param_shapes(Pi0Config.preset("pi0_micro"))
+        if path.startswith("PaliGemma") and "_1/" not in path.removeprefix("PaliGemma/img")
+    }
+    with pytest.raises(ValueError, match=r"`params` must be π0 or π0.5, but got π0-FAST, which"):
+        check_params(unflatten(backbone), Pi0Config.preset("pi0_micro"))
+    shapes = {path: leaf.shape for path, leaf in backbone.items()}
+    monkeypatch.setattr(module, "stored_shapes", lambda folder: shapes)
+    with pytest.raises(ValueError, match=r"`checkpoint` must be π0 or π0.5, but got π0-FAST"):
         find_preset(tmp_path)
 
 

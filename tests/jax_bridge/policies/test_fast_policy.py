@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jax_bridge.environments.tabletop.tabletop import Tabletop
+from jax_bridge.interventions import Place, Replacement, save_interventions
 from jax_bridge.ki.decoding import Decoded
 from jax_bridge.ki.spoken_actions import chunks_of
 from jax_bridge.pi0 import CaptureSpec
@@ -15,6 +16,9 @@ from jax_bridge.policies import fast_policy
 from jax_bridge.policies.fast_policy import FastPolicy
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.policies.policy import BatchedPolicy, PolicyCall
+from jax_bridge.serving.observation_message import write_observation
+from jax_bridge.serving.served_policy import ServedPolicy
+from jax_bridge.serving.wire import encode
 from tests.small_checkpoint import (
     CHUNKS,
     DIMS,
@@ -126,6 +130,40 @@ def test_actions_with_capture_are_bitwise_those_without(checkpoint, observation)
     said = captured.latents["vlm.hidden_states.fast.tokens"][0]
     assert said[:steps].any(axis=1).all()
     assert not said[steps:].any()
+
+
+def test_it_can_be_served_with_what_it_says(checkpoint, observation):
+    policy = FastPolicy(checkpoint=str(checkpoint))
+    served = ServedPolicy(
+        policy=policy, convention=policy.convention, capture=CaptureSpec.preset("ar_steps")
+    )
+    assert served.metadata()["convention"] == "tabletop"
+    sent = write_observation(observation, observation.images, policy.convention)
+    question = served.read(encode({**sent, "collect_latents": True}))
+    output, _ = served.infer(question, ("a", 1), records=False)
+    assert set(output.latents) == set(served.metadata()["fields"])
+    plain = policy.infer(observation)
+    np.testing.assert_array_equal(output.actions, plain.actions)
+
+
+def test_an_intervention_changes_what_is_said_and_stands_in_the_description(
+    checkpoint, observation, tmp_path
+):
+    plain = FastPolicy(checkpoint=str(checkpoint))
+    spec, name = CaptureSpec.preset("ar_steps"), "vlm.hidden_states.fast.tokens"
+    place = Place(expert="vlm", site="hidden_states", region="fast", pool="mean", layer=0)
+    value = np.arange(16, dtype=np.float32)
+    save_interventions(tmp_path / "say.safetensors", [Replacement(place=place, value=value)], {})
+    changed = FastPolicy(checkpoint=str(checkpoint), intervene=str(tmp_path / "say.safetensors"))
+    latents = changed.infer(observation, capture=spec).latents
+    np.testing.assert_array_equal(latents[name][0][latents["mask.fast"]][:1], value[None])
+    assert len(changed.describe()["interventions"]) == 64
+    assert "interventions" not in plain.describe()
+    save_interventions(tmp_path / "none.safetensors", [], {})
+    empty = FastPolicy(checkpoint=str(checkpoint), intervene=str(tmp_path / "none.safetensors"))
+    np.testing.assert_array_equal(
+        empty.infer(observation).actions, plain.infer(observation).actions
+    )
 
 
 def test_in_openpis_layout_the_model_says_action_before_the_codes(
