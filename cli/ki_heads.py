@@ -22,18 +22,21 @@ def head_watchers(
         ValueError: if nothing is held out to compare with, though that was asked for.
     """
     chosen = settings.run.validate_every if every is None else every
-    if not chosen or (every is None and data.held_out is None):
+    if not chosen or (every is None and (data.held_out is None or not data.has_actions)):
         return []
-    if data.held_out is None:
+    if data.held_out is None or not data.has_actions:
+        lacking = "nothing is held out" if data.held_out is None else "no robot acts"
         raise ValueError(
-            f"`heads_every` must be 0 where nothing is held out, but got {every}. Raise "
-            "--data.held_out."
+            f"`heads_every` must be 0 where {lacking}, but got {every}. Raise --data.held_out, or "
+            "add demonstrations."
         )
     from jax_bridge.ki.sharding import make_mesh
     from jax_bridge.ki.training.head_watcher import HeadWatcher, Spoken
 
     maker = data.maker
-    spoken = maker.fast and Spoken(ids=maker.fast, tokenizer=maker.targets[0].tokenizer)
+    spoken = None
+    if maker.fast and maker.fast_tokenizer:
+        spoken = Spoken(ids=maker.fast, tokenizer=maker.fast_tokenizer)
     return [
         HeadWatcher(
             data.held_out, data.prepare, maker.processor, settings.objective, spoken,

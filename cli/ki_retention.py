@@ -23,18 +23,22 @@ def retention_watchers(
     """
     if not every:
         return []
-    if data.held_out is None:
+    if data.held_out is None or not data.has_actions:
+        lacking = "nothing is held out" if data.held_out is None else "no robot acts"
         raise ValueError(
-            f"`retention_every` must be 0 where nothing is held out, but got {every}. Raise "
-            "--data.held_out."
+            f"`retention_every` must be 0 where {lacking}, but got {every}. Raise --data.held_out, "
+            "or add demonstrations."
         )
+    from jax_bridge.demos.description import ENTRY
     from jax_bridge.ki.training.retention import RetentionWatcher
     from jax_bridge.shards import open_dataset
     from lightning_modules.retention_scores import RetentionScores
 
     labels: dict[str, dict[str, str]] = {}
-    for path in config.datasets:
-        for kind, by_key in labels_of(open_dataset(path), config.held_out).items():
+    for dataset in map(open_dataset, config.datasets):
+        if ENTRY not in dataset.info.environment:
+            continue  # questions about pictures: nobody is told to do anything
+        for kind, by_key in labels_of(dataset, config.held_out).items():
             labels.setdefault(kind, {}).update(by_key)
     whole = max(map(len, labels.values()))
     judge = RetentionScores({k: known for k, known in labels.items() if len(known) == whole})

@@ -37,6 +37,8 @@ class TrainingData:
     held_out: HeldOut | None
     """None where nothing is held out."""
     prepare: Prepare
+    has_actions: bool
+    """Whether a robot acts in some of it."""
     maker: SampleMaker
     """Between the robot's units and the model's, and what ids stand for which codes."""
 
@@ -87,6 +89,7 @@ def open_training_data(
         ),
         held_out=held_out,
         prepare=make_prepare(augment),
+        has_actions=bool(opened.sizes),
         maker=maker,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from jax_bridge.environments.environment import RobotObservation
 from jax_bridge.fast.targets import FastTargets
+from jax_bridge.fast.tokenizer import FastTokenizer
 from jax_bridge.ki.batch import TrainingBatch
 from jax_bridge.ki.data.answers import ANSWER, QUESTION, TextIds
 from jax_bridge.ki.data.fast_ids import FastIds
@@ -39,6 +40,11 @@ class SampleMaker:
     fast: FastIds | None = None
     text: TextIds | None = None
     """Of answers; None where no data set has some, or no tokens are learnt."""
+
+    @property
+    def fast_tokenizer(self) -> FastTokenizer | None:
+        """What made the FAST codes."""
+        return next((own.tokenizer for own in self.targets.values()), None)
 
     def __call__(self, read: list[dict[str, Any]]) -> Row:
         """Samples on top of each other, from what `SampleChoice` reads of them."""

@@ -125,8 +125,10 @@ class HeadWatcher:
                 squares = np.square(self._robot(found) - wanted).mean(axis=2)
                 sums[head] = (squares * real).sum(axis=0) + sums.get(head, 0.0)
         line: dict[str, float] = {}
+        if not counts.any():  # questions about pictures alone
+            return line
         for head, total in sums.items():
-            line[f"heads/{head}_mse"] = float(total.sum() / max(counts.sum(), 1))
+            line[f"heads/{head}_mse"] = float(total.sum() / counts.sum())
             line[f"heads/{head}_first_mse"] = float(total[0] / max(counts[0], 1))
         if undecodable:
             line["heads/fast_undecodable"] = float(np.concatenate(undecodable).mean())

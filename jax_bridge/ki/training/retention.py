@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Int64
 
 from jax_bridge.ki.train_step import Prepare
 from jax_bridge.ki.training.stream import HeldOut
@@ -45,7 +45,8 @@ class RetentionWatcher:
     """Asks a judge before the first step and every so many steps.
 
     Args:
-        held_out: the samples; their targets are not read.
+        held_out: the samples; their targets are not read, and where no robot acts (a question
+            about pictures) nothing is looked at.
         prepare: turns pictures into numbers.
         config: the model's sizes.
         judge: what the scores are.
@@ -67,22 +68,29 @@ class RetentionWatcher:
         if every < 1:
             raise ValueError(f"`every` must be at least 1, but got {every}.")
         self.every = every
-        self._batches = [
-            (prepare(None, one.batch).observation.without_targets(), one.keys) for one in held_out
-        ]
-        if not self._batches:
+        self._batches: list[tuple[Observation, Int64[np.ndarray, " n"]]] = []
+        self._keys: tuple[str, ...] = ()
+        for one in held_out:
+            rows = np.flatnonzero(np.asarray(one.batch.action_mask))
+            self._batches.append((prepare(None, one.batch).observation.without_targets(), rows))
+            self._keys += tuple(one.keys[row] for row in rows)
+        if not self._keys:
             raise ValueError(
-                "`held_out` must hold samples to judge by, but got none. Raise --data.held_out."
+                "`held_out` must hold samples to judge by, but got none in which a robot acts. "
+                "Raise --data.held_out."
             )
         self._judge = judge
         self._means = jax.jit(functools.partial(layer_means, config=config))
 
     def watch(self, step: int, params: Mapping[str, Any]) -> Mapping[str, float]:
         """The judge's scores, under `retention/`."""
-        found = [jax.device_get(self._means(params, given)) for given, _ in self._batches]
-        means = {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}
-        keys = tuple(key for _, own in self._batches for key in own)
-        return {f"retention/{name}": value for name, value in self._judge(means, keys).items()}
+        found: list[dict[str, np.ndarray]] = []
+        for given, rows in self._batches:
+            means = jax.device_get(self._means(params, given))
+            found.append({name: mean[:, rows] for name, mean in means.items()})
+        whole = {name: np.concatenate([one[name] for one in found], axis=1) for name in found[0]}
+        scores = self._judge(whole, self._keys)
+        return {f"retention/{name}": value for name, value in scores.items()}
 
 
 def layer_means(

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from cli.ki_heads import head_watchers
+from cli.ki_retention import retention_watchers
 from jax_bridge.ki.data.augmentation import AugmentConfig
 from jax_bridge.ki.data.data_config import DataConfig
 from jax_bridge.ki.data.opening import open_training_data
@@ -15,6 +17,7 @@ from jax_bridge.ki.optimiser import OptimiserConfig
 from jax_bridge.ki.sharding import make_mesh
 from jax_bridge.ki.training.prefetch import place_batch
 from jax_bridge.ki.training.programs import build_programs
+from jax_bridge.ki.training.retention import RetentionWatcher
 from jax_bridge.ki.training.run_config import RunConfig, TrainSettings
 from jax_bridge.ki.training.trainer import Trainer
 from jax_bridge.ki.training.window import mean_losses
@@ -173,6 +176,37 @@ def test_means_count_only_batches_that_have_something_and_by_how_much_of_it():
     assert found == {"total": 3.0, "text": 1.75, "text_accuracy": 0.625, "flow": 1.0}
     nobody = [{"text_samples": 0, "action_samples": 2}] * 2
     assert mean_losses(losses, nobody) == {"total": 3.0, "text": 0.0, "flow": 0.5}
+
+
+def test_who_watches_the_robot_is_not_shown_questions(folder):
+    data = opened(folder, held_out=0.4)
+    looked_at, told = [], {}
+
+    def judge(means, keys):
+        looked_at.append((means["prompt"].shape[1], keys))
+        return told
+
+    watcher = RetentionWatcher(data.held_out, data.prepare, MODEL, judge, every=1)
+    watcher._means = lambda params, given: {"prompt": np.zeros((1, given.state.shape[0], 2))}
+    watcher.watch(0, {})
+    held = [key for host in data.held_out for key in host.keys]
+    assert any(key.startswith("vqa") for key in held)
+    robots = tuple(key for key in held if not key.startswith("vqa"))
+    assert looked_at == [(len(robots), robots)]
+    config = DataConfig(paths=[str(folder / WORDS), str(folder / ROBOT)], held_out=0.4)
+    (judged,) = retention_watchers(1, config, data, MODEL)
+    assert set(judged._judge._labels["instruction"]) == set(robots)
+    alone = opened(folder, WORDS, held_out=0.4)
+    with pytest.raises(ValueError, match="but got none in which a robot acts"):
+        RetentionWatcher(alone.held_out, alone.prepare, MODEL, judge, every=1)
+    with pytest.raises(ValueError, match="`retention_every` must be 0 where no robot acts"):
+        retention_watchers(1, config, alone, MODEL)
+    settings = TrainSettings(model=MODEL, run=RunConfig(validate_every=5))
+    assert head_watchers(None, settings, alone) == []
+    with pytest.raises(ValueError, match="`heads_every` must be 0 where no robot acts, but got 3"):
+        head_watchers(3, settings, alone)
+    swapped = opened(folder, WORDS, ROBOT, held_out=0.4)
+    assert len(head_watchers(None, settings, swapped)) == 1
 
 
 def test_what_does_not_fit_is_said_before_anything_is_trained_or_counted(folder, tmp_path):
