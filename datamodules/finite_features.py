@@ -16,6 +16,8 @@ from datamodules.feature_source import FeatureSource
 from jax_bridge.shards import DamagedShardError, ShardDataset
 
 Rows = Int64[np.ndarray, "_"]
+SUMMED_AT_ONCE = 2**20
+"""Numbers that are looked at together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,18 +51,22 @@ class FiniteFeatures:
             part, features = self._sound(rows[start : start + self.batch_size])
             if features is None:
                 continue
-            # One pass without copies; a finite sum has finite terms, another one is looked into.
-            whole = features.sum(dtype=torch.float32).isfinite()
-            finite = whole.expand(1) if whole else features.isfinite().flatten(1).all(1)
-            if not finite.all():
-                bad = int(part[int((~finite).nonzero()[0, 0])])
-                key, shard = (self.dataset.index[name][bad].as_py() for name in ("key", "shard"))
-                raise ValueError(
-                    f"`path` must hold finite latents, but {self.source.name} of sample "
-                    f"{key} in shard {shard} of {self.dataset.path} is NaN or infinite. "
-                    "Leave that episode out, or capture it again."
-                )
+            if not sums_are_finite(features):
+                self._refuse_infinite(part, features)
             yield features
+
+    def _refuse_infinite(self, rows: Rows, features: Float[Tensor, "b c d"]) -> None:
+        """Names the first sample that is not finite; sums of large ones need not be either."""
+        finite = features.isfinite().flatten(1).all(1)
+        if finite.all():
+            return
+        bad = int(rows[int((~finite).nonzero()[0, 0])])
+        key, shard = (self.dataset.index[name][bad].as_py() for name in ("key", "shard"))
+        raise ValueError(
+            f"`path` must hold finite latents, but {self.source.name} of sample "
+            f"{key} in shard {shard} of {self.dataset.path} is NaN or infinite. "
+            "Leave that episode out, or capture it again."
+        )
 
     def _sound(self, rows: Rows) -> tuple[Rows, Float[Tensor, "b c d"] | None]:
         """The rows that can be read, and their features; None where there are none."""
@@ -74,3 +80,11 @@ class FiniteFeatures:
 
     def _read(self, rows: Rows) -> Float[Tensor, "b c d"]:
         return self.source.read(self.dataset, rows)
+
+
+def sums_are_finite(features: Float[Tensor, "b c d"]) -> bool:
+    """Whether all partial sums are, so that all terms are; few at once, as a cache holds them."""
+    flat = features.flatten()
+    return all(
+        bool(part.sum(dtype=torch.float32).isfinite()) for part in flat.split(SUMMED_AT_ONCE)
+    )

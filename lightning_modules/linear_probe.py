@@ -9,7 +9,7 @@ Letters: b batch, c cells, d width, k classes or dimensions.
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -25,6 +25,7 @@ from lightning_modules.closed_form.solver import ClosedFormSolver
 from lightning_modules.controls.online import blocks_of_clusters
 from lightning_modules.controls.registry import Controls, Grid, control_names, plan_groups
 from lightning_modules.grid_evaluation import GridEvaluation
+from lightning_modules.grid_product import said_by
 from lightning_modules.metrics.cluster_sums import mean_over_samples
 from lightning_modules.objectives.registry import OBJECTIVES
 from lightning_modules.probe_data import ProbeData
@@ -266,13 +267,6 @@ class LinearProbe(pl.LightningModule):
 
     # ------------------------------------------------------------------ computing
 
-    def normal(
-        self, batch: LatentBatch, groups: Iterable[ProbeGroup]
-    ) -> dict[int, Float[Tensor, "b _c _d"]]:
-        """Normalised features of the sources that these groups read."""
-        wanted = {group.spec.source for group in groups}
-        return {i: self.scalers[i](batch.features[i]) for i in wanted}
-
     def outputs(self, batch: LatentBatch, *, best: bool) -> dict[int, Float[Tensor, "b _c k"]]:
         """What the cells of each group say, by the group's place.
 
@@ -285,19 +279,13 @@ class LinearProbe(pl.LightningModule):
             for place, group in enumerate(self.probe_groups)
             if best or self.trains(group)
         }
-        normal = self.normal(batch, groups.values())
-        return {
-            place: group(normal[group.spec.source], best=best) for place, group in groups.items()
-        }
+        said = said_by(list(groups.values()), self.feature_scalers, batch.features, best=best)
+        return dict(zip(groups, said, strict=True))
 
     def forward(self, features: Sequence[Float[Tensor, "b _c _d"]]) -> Float[Tensor, "b c k"]:
         """Class scores or vectors by the best maps of each cell that is asked about."""
-        said = [
-            group(self.scalers[group.spec.source](features[group.spec.source]), best=True)
-            for group in self.probe_groups
-            if group.spec.is_main
-        ]
-        return torch.cat(said, dim=1)
+        asked = [group for group in self.probe_groups if group.spec.is_main]
+        return torch.cat(said_by(asked, self.feature_scalers, features, best=True), dim=1)
 
     def on_train_epoch_start(self) -> None:
         """Starts a pass of a closed form, or the next round where one is over."""
@@ -335,7 +323,7 @@ class LinearProbe(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, whose state is element-wise and so keeps cells apart."""
-        return torch.optim.AdamW(self.learning_rates(), weight_decay=self.weight_decay)
+        return torch.optim.AdamW(self.learning_rates(), weight_decay=self.weight_decay, fused=True)
 
     def learning_rates(self) -> list[dict[str, Any]]:
         """The parameters that train in this round, and no other ones."""
@@ -369,7 +357,7 @@ class LinearProbe(pl.LightningModule):
             return
         for batch in data.code_dataloader():
             here = self.transfer_batch_to_device(batch, self.device, 0)
-            self.evaluation.code.update(senders, self.normal(here, senders), self.objective, here)
+            self.evaluation.code.update(senders, self.feature_scalers, self.objective, here)
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting anew; a closed form is solved."""
@@ -388,7 +376,8 @@ class LinearProbe(pl.LightningModule):
             self.probe_groups, self.feature_scalers, self.objective,
             PermutationSettings(
                 permutations=self.permutations, seed=self.seed,
-                refit=self.objective_name == "ridge", memory_budget=self.memory_budget,
+                closed_form="" if self.automatic_optimization else self.objective_name,
+                memory_budget=self.memory_budget,
             ),
         )  # fmt: skip
 

@@ -3,8 +3,7 @@
 The probes that are asked about are such groups, and so is every control: a control is more cells
 in the same pass.
 
-Letters: b batch, c cells of the group, s cells of its source, d width, r width after a random
-projection, k classes or dimensions.
+Letters: c cells of the group, d width, r width after a random projection, k classes or dimensions.
 """
 
 import dataclasses
@@ -96,11 +95,6 @@ class FeatureScaler(nn.Module):
         self.mean.copy_(statistics.mean)
         self.std.copy_(statistics.std)
 
-    def forward(self, features: Float[Tensor, "b c d"]) -> Float[Tensor, "b c d"]:
-        """Normalised features, in the type of the statistics."""
-        # One new tensor and no more: on a CPU, fresh memory costs more than the arithmetic.
-        return torch.sub(features, self.mean).div_(self.std)
-
 
 class ProbeGroup(nn.Module):
     """Linear maps of a group's cells, with the best ones of each cell kept.
@@ -150,19 +144,17 @@ class ProbeGroup(nn.Module):
         generator = seeded(f"{seed}/{self.spec.name}/{d}")
         return torch.randn(d, r, generator=generator) * d**-0.5 if d else None
 
-    def forward(self, normal: Float[Tensor, "b s d"], *, best: bool) -> Float[Tensor, "b c k"]:
-        """Applies one linear map a cell to normalised features.
+    def maps(self, *, best: bool) -> tuple[Float[Tensor, "c d k"], Float[Tensor, "c k"]]:
+        """Weights, for standardised features as wide as the source's, and biases.
 
         Args:
-            normal: the features of the whole source.
-            best: whether by the best maps so far or by those in training.
+            best: whether the best ones so far or those in training.
         """
-        normal = normal[:, self.spec.places]
         weight, bias = (self.best_weight, self.best_bias) if best else (self.weight, self.bias)
         if self.projection is not None:
             # (x P) W = x (P W): the small product first, so that a projected cell costs little.
             weight = torch.einsum("dr,crk->cdk", self.projection, weight)
-        return torch.einsum("bcd,cdk->bck", normal, weight) + bias
+        return weight, bias
 
     def active(self, patience: int) -> Bool[Tensor, " c"]:
         """Which cells still train."""

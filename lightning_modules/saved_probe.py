@@ -11,7 +11,7 @@ objective, and which data it was trained on. The outputs of a cell are
     (features - mean) / std @ weight + bias
 
 class scores for a target with classes (the largest is the answer), else a vector (compared by
-cosine with the rows of the table, where there is one).
+cosine with the rows of the table, where there is one; both centred on the target's `trivial`).
 
 Letters: b batch, c cells, d width, k classes or dimensions.
 """
@@ -22,8 +22,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
-import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -31,7 +29,9 @@ from torch import Tensor
 
 from datamodules.cell import Cell
 from datamodules.target_spec import TargetSpec
+from lightning_modules.grid_product import standardised_product
 from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.nearest_row import nearest_row
 from lightning_modules.probe_group import FeatureScaler
 
 FORMAT = "vla-lens-probe"
@@ -56,8 +56,7 @@ class SavedField:
         Args:
             features: as captured, not normalised: the cells in the order of `cells`.
         """
-        normal = (features.to(self.weight.dtype) - self.mean) / self.std
-        return torch.einsum("bcd,cdk->bck", normal, self.weight) + self.bias
+        return standardised_product(features, self.mean, self.std, self.weight) + self.bias
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,13 +79,7 @@ class SavedProbe:
         """
         if self.target.classes:
             return outputs.argmax(-1)
-        if not self.target.table:
-            raise ValueError(
-                f"`target` must have classes or a table to choose from, but got "
-                f"{self.target.name}, whose values are vectors of any kind. Use the outputs."
-            )
-        rows = F.normalize(torch.tensor(self.target.table).to(outputs), dim=-1)
-        return (F.normalize(outputs, dim=-1) @ rows.T).argmax(-1)
+        return nearest_row(outputs, self.target)
 
     def names(self) -> tuple[str, ...]:
         """What the answers stand for."""

@@ -1,6 +1,6 @@
 """What a closed form knows of the training rows of one cell.
 
-Letters: d width, m target columns, l shifts.
+Letters: d width, m target columns, l shifts, e eigenvectors.
 """
 
 from collections.abc import Sequence
@@ -55,6 +55,10 @@ class CellSums(Protocol):
 
     def within_trace(self) -> float:
         """The trace of W."""
+        ...
+
+    def eigen(self) -> tuple[Float64[Tensor, " e"], Float64[Tensor, "d e"]]:
+        """Eigenvalues of XᵀX above rounding, and their eigenvectors."""
         ...
 
 

@@ -3,7 +3,7 @@
 Features are centred and scaled by the training rows' statistics before they are multiplied, so
 that nothing cancels; what the mean's rounding leaves is corrected exactly at the end.
 
-Letters: b batch, c cells, d width, m target columns, l shifts.
+Letters: b batch, c cells, d width, m target columns, l shifts, e eigenvectors.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lightning_modules.closed_form.cell_sums import class_offsets
-from lightning_modules.closed_form.shifted_path import path
+from lightning_modules.closed_form.shifted_path import OfSums, eigen_of_square, path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,17 +36,21 @@ class CellGram:
 
     def ridge(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
         """(XᵀX + shift I)⁻¹ XᵀY for every shift."""
-        return path(self.gram, self.cross, shifts)
+        return path(OfSums(self.gram), self.cross, shifts)
 
     def within(self, shifts: Sequence[float]) -> Float64[Tensor, "l d m"]:
         """(W + shift I)⁻¹ (class means - mean) for every shift."""
         offsets = class_offsets(self.cross, self.mean_targets * self.rows)
-        return path(self.gram - offsets @ self.cross.T, offsets, shifts)
+        return path(OfSums(self.gram - offsets @ self.cross.T), offsets, shifts)
 
     def within_trace(self) -> float:
         """The trace of the scatter within the classes."""
         offsets = class_offsets(self.cross, self.mean_targets * self.rows)
         return float(self.gram.trace() - (offsets * self.cross).sum())
+
+    def eigen(self) -> tuple[Float64[Tensor, " e"], Float64[Tensor, "d e"]]:
+        """Eigenvalues of XᵀX above rounding, and their eigenvectors."""
+        return eigen_of_square(self.gram)
 
 
 class GramSums:

@@ -2,7 +2,7 @@
 
 With fewer rows than features this is the dual form: an n x n matrix is solved.
 
-Letters: b batch, c cells, n rows, d width, m target columns, l shifts.
+Letters: b batch, c cells, n rows, d width, m target columns, l shifts, e eigenvectors.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_modules.closed_form.cell_sums import class_offsets
 from lightning_modules.closed_form.shifted_path import (
+    eigen_of_rows,
     path_of_rows,
     ridge_path_of_rows,
     transposed_product,
@@ -53,6 +54,10 @@ class CellRows:
     def within_trace(self) -> float:
         """The trace of the scatter within the classes."""
         return float(self._within_rows().square().sum())
+
+    def eigen(self) -> tuple[Float64[Tensor, " e"], Float64[Tensor, "d e"]]:
+        """Eigenvalues of XᵀX above rounding, and their eigenvectors."""
+        return eigen_of_rows(self.features)
 
     def _offsets(self) -> Float64[Tensor, "d m"]:
         return class_offsets(self.cross, self.mean_targets * self.rows)
@@ -107,8 +112,16 @@ class KeptRows:
         """The centred rows of one cell."""
         assert self.features is not None
         normal = self.features[place, : self.rows].double()
-        normal = normal.sub_(self.mean[place]).div_(self.std[place])
-        return centred_rows(normal, self.targets[: self.rows])
+        normal.sub_(self.mean[place]).div_(self.std[place])
+        mean, targets = normal.mean(0), self.targets[: self.rows]
+        means = targets.mean(0)
+        return CellRows(
+            rows=self.rows,
+            mean_features=mean,
+            mean_targets=means,
+            features=normal.sub_(mean),  # in place: fresh memory costs more than arithmetic
+            targets=targets - means,
+        )
 
     def cells(self) -> Iterator[CellRows]:
         """The centred rows of each cell, one at a time."""

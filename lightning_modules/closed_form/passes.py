@@ -38,7 +38,7 @@ def bytes_of_solutions(width: int, columns: int, strengths: int) -> int:
 
 
 def bytes_of_solving(width: int, rows: int, form: Form) -> int:
-    """What solving one cell takes besides: rows as float64, a matrix and its factor."""
+    """What solving one cell takes besides: rows as float64, a matrix and its factors."""
     side = min(width, rows) if form == "rows" else width
     kept = 2 * width * rows if form == "rows" else 0
     return NUMBER * (kept + 3 * side**2)

@@ -2,20 +2,24 @@
 
 With fewer rows than features the n x n matrix XXᵀ is factorised instead of the d x d one. Every
 shift has its own Cholesky factor, which up to some twenty shifts is cheaper than one eigenvalue
-decomposition.
+decomposition. On a CPU factors are in float32 where that is enough for a solution in float64.
 
-Letters: n rows, d width, m right sides, l shifts.
+Letters: n rows, d width, m right sides, l shifts, e eigenvectors.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float32, Float64
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from torch import Tensor
 
+from lightning_modules.closed_form.refined_path import is_worthwhile, refined_path
 
-def products(matrix: Float64[Tensor, "n d"]) -> Float64[Tensor, "d d"]:
+
+def products(matrix: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     """MᵀM; NumPy knows that it is symmetric and takes half the time of torch on a CPU."""
     if matrix.is_cuda:
         return matrix.T @ matrix
@@ -62,11 +66,75 @@ def transposed_product(
     return (right.T @ rows).T
 
 
+@runtime_checkable
+class Square(Protocol):
+    """A symmetric matrix A without negative eigenvalues."""
+
+    def single(self) -> Float32[Tensor, "d d"]:
+        """Rounded to float32."""
+        ...
+
+    def double(self) -> Float64[Tensor, "d d"]:
+        """In float64."""
+        ...
+
+    def times(self, right: Float64[Tensor, "d m"]) -> Float64[Tensor, "d m"]:
+        """A times several columns."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class OfSums:
+    """XᵀX as it was summed."""
+
+    square: Float64[Tensor, "d d"]
+
+    def single(self) -> Float32[Tensor, "d d"]:
+        """Rounded."""
+        return self.square.float()
+
+    def double(self) -> Float64[Tensor, "d d"]:
+        """As it is."""
+        return self.square
+
+    def times(self, right: Float64[Tensor, "d m"]) -> Float64[Tensor, "d m"]:
+        """One product."""
+        return transposed_product(self.square, right)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfRows:
+    """XᵀX of rows X, which are multiplied in float32 where no more is needed."""
+
+    rows: Float64[Tensor, "n d"]
+
+    def single(self) -> Float32[Tensor, "d d"]:
+        """Of rounded rows."""
+        return products(self.rows.float())
+
+    def double(self) -> Float64[Tensor, "d d"]:
+        """Of the rows as they are."""
+        return products(self.rows)
+
+    def times(self, right: Float64[Tensor, "d m"]) -> Float64[Tensor, "d m"]:
+        """By the rows, so that nothing of what float32 lost is met again."""
+        return transposed_product(self.rows, self.rows @ right)
+
+
 def path(
-    square: Float64[Tensor, "d d"], right: Float64[Tensor, "d m"], shifts: Sequence[float]
+    square: Square, right: Float64[Tensor, "d m"], shifts: Sequence[float]
 ) -> Float64[Tensor, "l d m"]:
-    """The solution for every shift, from XᵀX."""
-    return torch.stack([solve_shifted(square, right, shift) for shift in shifts])
+    """The solution for every shift.
+
+    Raises:
+        ValueError: if a shift is too small for the matrix.
+    """
+    if is_worthwhile(right, shifts):
+        found = refined_path(square.single(), square.times, right, shifts)
+        if found is not None:
+            return found
+    double = square.double()
+    return torch.stack([solve_shifted(double, right, shift) for shift in shifts])
 
 
 def ridge_path_of_rows(
@@ -74,11 +142,9 @@ def ridge_path_of_rows(
 ) -> Float64[Tensor, "l d m"]:
     """(XᵀX + shift I)⁻¹ XᵀY for every shift, by the smaller of XᵀX and XXᵀ."""
     if len(rows) < rows.shape[1]:
-        kernel = products(rows.T)
-        return torch.stack(
-            [transposed_product(rows, solve_shifted(kernel, targets, shift)) for shift in shifts]
-        )
-    return path(products(rows), transposed_product(rows, targets), shifts)
+        duals = path(OfRows(rows.T), targets, shifts)
+        return torch.stack([transposed_product(rows, dual) for dual in duals])
+    return path(OfRows(rows), transposed_product(rows, targets), shifts)
 
 
 def path_of_rows(
@@ -89,11 +155,34 @@ def path_of_rows(
     Source: the matrix inversion lemma (Woodbury) for the dual form.
     """
     if len(rows) >= rows.shape[1]:
-        return path(products(rows), right, shifts)
-    kernel, seen = products(rows.T), rows @ right
+        return path(OfRows(rows), right, shifts)
+    duals = path(OfRows(rows.T), rows @ right, shifts)
     return torch.stack(
         [
-            (right - transposed_product(rows, solve_shifted(kernel, seen, shift))) / shift
-            for shift in shifts
+            (right - transposed_product(rows, dual)) / shift
+            for dual, shift in zip(duals, shifts, strict=True)
         ]
     )
+
+
+ROUNDING = 1e-12
+"""Eigenvalues below this share of the largest one are rounding."""
+
+
+def eigen_of_square(
+    square: Float64[Tensor, "d d"],
+) -> tuple[Float64[Tensor, " e"], Float64[Tensor, "d e"]]:
+    """Eigenvalues above rounding, and their eigenvectors."""
+    sizes, directions = torch.linalg.eigh(square)
+    kept = sizes > ROUNDING * sizes[-1].clamp(min=0)
+    return sizes[kept], directions[:, kept]
+
+
+def eigen_of_rows(
+    rows: Float64[Tensor, "n d"],
+) -> tuple[Float64[Tensor, " e"], Float64[Tensor, "d e"]]:
+    """Those of XᵀX, by the smaller of XᵀX and XXᵀ."""
+    if len(rows) >= rows.shape[1]:
+        return eigen_of_square(products(rows))
+    sizes, sides = eigen_of_square(products(rows.T))
+    return sizes, rows.T @ (sides / sizes.sqrt())

@@ -29,6 +29,7 @@ from lightning_modules.closed_form.passes import (
 from lightning_modules.closed_form.registry import ClosedForm
 from lightning_modules.closed_form.strength_choice import best_strength
 from lightning_modules.grid_evaluation import targets_of
+from lightning_modules.grid_product import standardised_product
 from lightning_modules.objectives.objective import Objective
 from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 
@@ -149,17 +150,23 @@ class ClosedFormSolver:
 
     def _stored(self, block: Block, batch: LatentBatch) -> Float[Tensor, "b c d"]:
         """As the sums take them: as stored, or standardised and projected."""
-        if self.groups[block.groups[0]].projection is not None:
-            return self._normal(block, batch)
-        return batch.features[block.source][:, list(block.cells)]
-
-    def _normal(self, block: Block, batch: LatentBatch) -> Float[Tensor, "b c d"]:
-        """As the maps take them: standardised, and projected where the group is."""
-        scaler, cells = self.scalers[block.source], list(block.cells)
-        stored = batch.features[block.source][:, cells].to(scaler.mean.dtype)
-        normal = (stored - scaler.mean[cells]) / scaler.std[cells]
+        stored = self._cells(block, batch.features[block.source])
         projection = self.groups[block.groups[0]].projection
-        return normal if projection is None else normal @ projection
+        if projection is None:
+            return stored
+        every = projection.expand(len(block.cells), *projection.shape)
+        return standardised_product(stored, *self._statistics(block), every)
+
+    def _cells(self, block: Block, values: Float[Tensor, "*b _s d"]) -> Float[Tensor, "*b c d"]:
+        """Those of the block among those of its source; without a copy where they adjoin."""
+        first, last = block.cells[0], block.cells[-1]
+        adjoin = block.cells == tuple(range(first, last + 1))
+        return values[..., slice(first, last + 1) if adjoin else list(block.cells), :]
+
+    def _statistics(self, block: Block) -> tuple[Float[Tensor, "c d"], Float[Tensor, "c d"]]:
+        """Mean and deviation of the block's features as stored."""
+        scaler = self.scalers[block.source]
+        return self._cells(block, scaler.mean), self._cells(block, scaler.std)
 
     def _regressed(self, place: int, batch: LatentBatch) -> Float[Tensor, "b k"]:
         targets = targets_of(self.groups[place].spec, batch)
@@ -207,15 +214,24 @@ class ClosedFormSolver:
         """Adds what every strength loses on validation rows."""
         self.validated += len(batch.targets)
         for block in self.blocks:
-            assert block.weights is not None
-            assert block.bias is not None
-            said = torch.einsum("bcd,cldm->bclm", self._normal(block, batch), block.weights)
-            said += block.bias
+            said = self._said(block, batch)
             for n, place in enumerate(block.groups):
                 own = said[..., n * self.size : (n + 1) * self.size].flatten(1, 2)
                 targets = targets_of(self.groups[place].spec, batch)
                 loss = self.objective.loss(own, targets)
                 block.losses[n] += loss.double().sum(0).view_as(block.losses[n])
+
+    def _said(self, block: Block, batch: LatentBatch) -> Float[Tensor, "b c l m"]:
+        """What the block's cells say of each strength."""
+        assert block.weights is not None
+        assert block.bias is not None
+        maps = block.weights.transpose(1, 2).flatten(2)
+        projection = self.groups[block.groups[0]].projection
+        if projection is not None:  # (x P) W = x (P W)
+            maps = torch.einsum("dr,crk->cdk", projection, maps)
+        stored = self._cells(block, batch.features[block.source])
+        said = standardised_product(stored, *self._statistics(block), maps)
+        return said.unflatten(-1, block.bias.shape[1:]) + block.bias
 
     def finish(self, epoch: int) -> Float64[Tensor, " _c"]:
         """Keeps each cell's best strength; returns the validation losses of the pass's cells."""

@@ -11,14 +11,15 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Int, Int64
 from torch import Tensor, nn
 
 from datamodules.clusters import Clusters
 from datamodules.latent_batch import LatentBatch
+from lightning_modules.grid_product import said_by
 from lightning_modules.metrics.cluster_sums import ClusterSums
 from lightning_modules.objectives.objective import Objective
-from lightning_modules.probe_group import ProbeGroup
+from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 from lightning_modules.statistics.online_code import OnlineCode, block_of_unit, online_code
 
 
@@ -62,7 +63,7 @@ class OnlineCodeSums(nn.Module):
     def update(
         self,
         groups: Sequence[ProbeGroup],
-        normal: dict[int, Float[Tensor, "b _c _d"]],
+        scalers: Sequence[FeatureScaler],
         objective: Objective,
         batch: LatentBatch,
     ) -> None:
@@ -70,7 +71,7 @@ class OnlineCodeSums(nn.Module):
 
         Args:
             groups: those with a prefix, field by field.
-            normal: normalised features by source.
+            scalers: of the sources.
             objective: cross-entropy.
             batch: the rows.
         """
@@ -81,9 +82,10 @@ class OnlineCodeSums(nn.Module):
                 continue
             senders = [group for group in groups if group.spec.prefix == number]
             targets, count = batch.targets[here], int(here.sum())
+            features = [values[here] for values in batch.features]
             losses = [
-                objective.loss(group(normal[group.spec.source][here], best=True), targets)
-                for group in senders
+                objective.loss(said, targets)
+                for said in said_by(senders, scalers, features, best=True)
             ] or [torch.zeros(count, self.sums.total.shape[0], device=block.device)]
             self.sums.update(torch.cat(losses, dim=1), block[here])
 

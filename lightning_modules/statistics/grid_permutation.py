@@ -1,6 +1,6 @@
 """The permutation test of a whole grid while it is tested.
 
-Ridge probes of labels that stay the same within a unit are refitted for every permutation, which
+Closed forms of labels that stay the same within a unit are refitted for every permutation, which
 reads all samples again; of several ranks each does the same, since closed forms need the sums of
 all rows. All other probes are judged by their held-out predictions, in the same pass as everything
 else; ranks add up their sums.
@@ -20,6 +20,7 @@ from torch import Tensor
 from datamodules.latent_batch import LatentBatch
 from datamodules.latents import LatentDataModule
 from lightning_modules.closed_form.by_threads import map_cells, workers_for
+from lightning_modules.closed_form.cell_sums import CellSums
 from lightning_modules.closed_form.gram import GramSums
 from lightning_modules.closed_form.kept_rows import KeptRows
 from lightning_modules.closed_form.passes import (
@@ -29,15 +30,19 @@ from lightning_modules.closed_form.passes import (
     describe_passes,
     plan_passes,
 )
+from lightning_modules.closed_form.registry import CLOSED_FORMS
 from lightning_modules.closed_form.ridge import STRENGTHS, ridge_path
 from lightning_modules.objectives.objective import Objective
 from lightning_modules.probe_group import FeatureScaler, ProbeGroup
 from lightning_modules.statistics.exchange import ExchangedScores, plan_exchange
 from lightning_modules.statistics.permutation import PermutationTest
 from lightning_modules.statistics.refit import RefitCell, RefitPlan, plan_refit, refit_test
+from lightning_modules.statistics.refit_discriminant import RefitDiscriminant
 from lightning_modules.statistics.unit_labels import UnitLabels, unit_labels
 
 _log = logging.getLogger(__name__)
+Refitted = RefitCell | RefitDiscriminant
+"""One cell while its permutations are judged."""
 ITEMSIZE = 4
 """Bytes of a feature for the plan of the passes."""
 
@@ -74,8 +79,8 @@ class PermutationSettings:
     permutations: int
     """How many; 0 for no test."""
     seed: int
-    refit: bool
-    """Whether the probes are ridge regressions."""
+    closed_form: str
+    """The name of the closed form that is refitted; empty where probes are trained."""
     memory_budget: int
     """Bytes that refitting may take for sums and solutions."""
 
@@ -105,7 +110,7 @@ class GridPermutation:
         rows = np.unique(np.concatenate([data.rows[s] for s in ("train", "val", "test")]))
         self.refit: RefitPlan | None = None
         self.exchange: ExchangedScores | None = None
-        if settings.refit:
+        if settings.closed_form:
             used, unit = np.unique(data.units(rows), return_inverse=True)
             labels = unit_labels(data.labels(rows), unit)
             if labels is not None and len(used) > 1:
@@ -161,21 +166,21 @@ class GridPermutation:
             rows=len(self.data.rows["train"]),
             columns=len(self.refit.training),
             itemsize=ITEMSIZE,
-            strengths=len(STRENGTHS),
+            strengths=len(CLOSED_FORMS[self.settings.closed_form].strengths),
             memory_budget=self.settings.memory_budget,
         )
         _log.info("permutation test by refitting: %s", describe_passes(passes))
         return refit_test([cell for p in passes for cell in self._refit_pass(p, cells)])
 
-    def _refit_pass(self, planned: Pass, cells: list[tuple[int, int]]) -> list[RefitCell]:
+    def _refit_pass(self, planned: Pass, cells: list[tuple[int, int]]) -> list[Refitted]:
         """Solves and judges the cells of one pass, in their order."""
         assert self.refit is not None
         blocks: dict[tuple[int, Form], list[int]] = {}
         for place, form in zip(planned.cells, planned.forms, strict=True):
             group, cell = cells[place]
             blocks.setdefault((group, form), []).append(cell)
-        found: list[RefitCell] = []
-        judged: list[tuple[int, list[int], list[RefitCell]]] = []
+        found: list[Refitted] = []
+        judged: list[tuple[int, list[int], list[Refitted]]] = []
         for key, sums in self._sums(blocks).items():
             mine = self._solve(sums, len(blocks[key]), planned)
             judged.append((key[0], blocks[key], mine))
@@ -190,7 +195,7 @@ class GridPermutation:
                 cell.update(features, units)
         return found
 
-    def _solve(self, sums: GramSums | KeptRows, cells: int, planned: Pass) -> list[RefitCell]:
+    def _solve(self, sums: GramSums | KeptRows, cells: int, planned: Pass) -> list[Refitted]:
         """The cells of one group, for every strength."""
         plan, width = self.refit, sums.mean.shape[1]
         assert plan is not None
@@ -198,10 +203,15 @@ class GridPermutation:
         work = bytes_of_solving(width, len(self.data.rows["train"]), form)
         room = self.settings.memory_budget - planned.bytes
         return map_cells(
-            lambda place: RefitCell(plan, self.objective, *ridge_path(sums.cell(place), STRENGTHS)),
+            lambda place: self._refitted(plan, sums.cell(place)),
             cells,
             workers_for(sums.mean.device, work=work, room=room),
         )
+
+    def _refitted(self, plan: RefitPlan, cell: CellSums) -> Refitted:
+        if self.settings.closed_form == "lda":
+            return RefitDiscriminant(plan, self.objective, cell)
+        return RefitCell(plan, self.objective, *ridge_path(cell, STRENGTHS))
 
     def _sums(
         self, blocks: dict[tuple[int, Form], list[int]]
@@ -236,8 +246,8 @@ class GridPermutation:
             yield batch, place[batch.clusters.cpu()].to(device)
 
     def _features(
-        self, judged: list[tuple[int, list[int], list[RefitCell]]], batch: LatentBatch
-    ) -> Iterator[tuple[RefitCell, Float[Tensor, "b d"]]]:
+        self, judged: list[tuple[int, list[int], list[Refitted]]], batch: LatentBatch
+    ) -> Iterator[tuple[Refitted, Float[Tensor, "b d"]]]:
         """Each cell with its standardised features."""
         for group, members, found in judged:
             source = self.groups[group].spec.source

@@ -10,6 +10,8 @@ dimensions, r permutations, a different labels.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -166,7 +168,15 @@ class RefitCell:
         return scores.view(len(said), r).double().sum(0)
 
 
-def refit_test(cells: list[RefitCell]) -> PermutationTest:
+@runtime_checkable
+class Judged(Protocol):
+    """A cell whose held-out rows were all added."""
+
+    total: Float64[Tensor, " r"]
+    count: int
+
+
+def refit_test(cells: Sequence[Judged]) -> PermutationTest:
     """The p-values, once all rows were added."""
     scores = np.stack([(cell.total / cell.count).cpu().numpy() for cell in cells], axis=1)
     return p_values(scores[0], scores[1:], kind="refit")

@@ -6,8 +6,9 @@ import torch
 from datamodules.cell import Cell
 from datamodules.latents import LatentDataModule
 from lightning_modules.controls import registry
+from lightning_modules.grid_product import said_by
 from lightning_modules.linear_probe import LinearProbe
-from lightning_modules.probe_group import GroupSpec, ProbeGroup
+from lightning_modules.probe_group import FeatureScaler, GroupSpec, ProbeGroup
 from lightning_modules.results import ProbeResults
 from lightning_modules.run_folder import results_of, write_csv
 from lightning_modules.verdict import betrays_leak, verdict
@@ -116,7 +117,8 @@ def test_a_projected_cell_sees_the_projected_features_alone():
     assert group.projection is not None
     projected = features @ group.projection
     expected = torch.einsum("bcr,crk->bck", projected, group.weight) + group.bias
-    torch.testing.assert_close(group(features, best=False), expected)
+    (said,) = said_by([group], [FeatureScaler(2, 30)], [features], best=False)
+    torch.testing.assert_close(said, expected)
     assert projected.std().item() == pytest.approx(1, abs=0.3)
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from datamodules.latents import LatentDataModule
+from lightning_modules.grid_product import said_by
 from lightning_modules.linear_probe import LinearProbe
 from lightning_modules.run_folder import results_of
 
@@ -46,7 +47,8 @@ def test_each_block_is_sent_by_the_probe_of_the_units_before_it(sent):
     bits = (block == 0).sum() * math.log2(4) * torch.ones(3, dtype=torch.float64)
     for group in probe.probe_groups[1:]:
         here = block == group.spec.prefix
-        said = group(probe.scalers[0](batch.features[0]), best=True)[here]
+        (said,) = said_by([group], probe.feature_scalers, batch.features, best=True)
+        said = said[here]
         for cell in range(3):
             loss = F.cross_entropy(said[:, cell], batch.targets[here], reduction="sum")
             bits[cell] += loss.item() / math.log(2)
@@ -71,15 +73,13 @@ def test_a_prefix_learns_nothing_from_the_units_behind_it(sent):
     group = probe.probe_groups[1]
     behind = torch.from_numpy(probe.blocks)[batch.clusters] >= group.spec.prefix
     other = batch._replace(targets=torch.where(behind, 3 - batch.targets, batch.targets))
-    normal = probe.scalers[0](batch.features[0])
-    losses = [
-        probe.evaluation.training_loss(group.spec, group(normal, best=False), given)
-        for given in (batch, other)
-    ]
-    assert torch.equal(*losses)
     whole = probe.probe_groups[0]
-    said = whole(normal, best=False)
-    given = [probe.evaluation.training_loss(whole.spec, said, x) for x in (batch, other)]
+    said, every = said_by([group, whole], probe.feature_scalers, batch.features, best=False)
+    losses, given = (
+        [probe.evaluation.training_loss(spec, words, x) for x in (batch, other)]
+        for spec, words in ((group.spec, said), (whole.spec, every))
+    )
+    assert torch.equal(*losses)
     assert not torch.equal(*given)
 
 
