@@ -163,7 +163,7 @@ def choose_field(
     if expert != CONTEXT:  # whose other words are modules of somebody's model
         name = field_name(expert, site, region, pool)
     source, mask = name, None
-    if name not in fields and pool != "tokens":
+    if name not in fields:
         source, mask = tokens_field(name, fields) or (name, None)
     if source not in fields:
         raise ValueError(

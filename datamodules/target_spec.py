@@ -37,6 +37,8 @@ class TargetSpec:
     """Of embeddings: mean cosine of pairs of different training instructions, before centring."""
     encoder: str = ""
     """Of embeddings: which encoder made them."""
+    encoder_digest: str = ""
+    """Of embeddings: digest of the encoder's files; empty where it has none."""
 
     def __post_init__(self) -> None:
         if len(self.trivial) != self.size:
@@ -49,6 +51,11 @@ class TargetSpec:
         """Classes without a training row: a probe can never say them."""
         shares = zip(self.classes, self.trivial, strict=False)
         return tuple(name for name, share in shares if share == 0)
+
+    @property
+    def made_by(self) -> str:
+        """What decides an encoder's vectors: its files where it has any, else its name."""
+        return f"files {self.encoder_digest[:12]}" if self.encoder_digest else self.encoder
 
     @property
     def collapsed(self) -> bool:

@@ -14,6 +14,8 @@ TEXT_PARTS = ("instruction", "state_text")
 """Regions whose tokens are stored once, under `text`, with a mask of their own."""
 TOKEN_AXES = ("token", "ar_step")
 """Axes of single tokens: what was read, or what was said, one token a decoding step."""
+POOLS = ("mean", "last", "max")
+"""How tokens become one vector while they are read."""
 
 
 def token_axis(spec: FieldSpec) -> str | None:
@@ -27,7 +29,9 @@ def tokens_field(name: str, fields: Mapping[str, FieldSpec]) -> tuple[str, str |
     Returns:
         Both names, the mask None where every token is valid; or None where there is no such field.
     """
-    expert, site, region, _ = name.split(".")
+    expert, site, region, pool = name.split(".")
+    if pool not in POOLS:
+        return None
     stored = [region, *(["text"] if region in TEXT_PARTS else [])]
     for candidate in stored:
         tokens = f"{expert}.{site}.{candidate}.tokens"

@@ -17,12 +17,23 @@ from torch import Tensor
 
 from datamodules.latent_batch import LatentBatch
 from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.nearest_row import nearest_names
 
 
 def prediction_columns(
-    outputs: Float[Tensor, "b c k"], batch: LatentBatch, module: LinearProbe
+    outputs: Float[Tensor, "b c k"],
+    batch: LatentBatch,
+    module: LinearProbe,
+    texts: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """One row a sample and cell: what was said, what is true, how well it fits."""
+    """One row a sample and cell: what was said, what is true, how well it fits.
+
+    Args:
+        outputs: of every cell.
+        batch: the samples.
+        module: whose outputs they are.
+        texts: what each sample is, where the target has a table of named vectors.
+    """
     assert module.spec is not None
     b, c, _ = outputs.shape
     scores = module.objective.scores(outputs, batch.targets)
@@ -33,6 +44,10 @@ def prediction_columns(
     for name in ("rows", "task_id", "episode", "timestep"):
         columns[name] = getattr(batch, name).cpu().numpy().repeat(c)
     if not module.objective.classifies:
+        if texts is not None:
+            nearest = nearest_names(outputs, list(texts), module.spec.target)
+            columns["target"] = np.array(texts).repeat(c)
+            columns["prediction"] = np.array(nearest).reshape(-1)
         return columns
     names = np.array(module.spec.target.classes)
     probabilities = torch.softmax(outputs, -1).max(-1)
@@ -77,7 +92,12 @@ class PredictionTable(pl.Callback):
         assert isinstance(pl_module, LinearProbe)
         assert pl_module.spec is not None
         data: Any = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
-        columns: dict[str, Any] = dict(prediction_columns(outputs, batch, pl_module))
+        target = pl_module.spec.target
+        texts = None
+        if target.table_names:  # named by a column of the index
+            texts = data.dataset.index.take(batch.rows.cpu().numpy())[target.name].to_pylist()
+            texts = [text or "" for text in texts]
+        columns: dict[str, Any] = dict(prediction_columns(outputs, batch, pl_module, texts))
         rows = columns.pop("rows")
         table = pa.table(
             {"key": _strings(data.keys(rows)), "split": _strings(data.splits_of(rows))} | columns

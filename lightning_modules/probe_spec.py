@@ -76,6 +76,12 @@ class ProbeSpec:
                     f"{shorten(mine)}, but got {shorten(given)}. Choose the same selection "
                     "(the run's config.yaml holds it) or fit a new probe."
                 )
+        if self.target.made_by != other.target.made_by:
+            raise ValueError(
+                f"`encoder` must give instructions the vectors that they had in training, by "
+                f"{self.target.made_by}, but got {other.target.made_by}. Give that encoder, or fit "
+                "a new probe."
+            )
         if self.target.basis != other.target.basis:
             raise ValueError(
                 f"`data` must give target {self.target.name} the meaning that it had in training, "

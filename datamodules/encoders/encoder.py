@@ -14,6 +14,11 @@ from jaxtyping import Float64
 class Encoder(Protocol):
     """Turns texts into vectors, as it is: not centred, not scaled."""
 
+    @property
+    def digest(self) -> str:
+        """Of the files that the vectors depend on; empty where there are none."""
+        ...
+
     def fit(self, training: Sequence[str]) -> None:
         """Learns what it needs from the distinct training texts; a pretrained one learns nothing.
 

@@ -51,7 +51,13 @@ class Pretrained:
         self.folder = text_folder(name)
         self.cache = cache / "embeddings"
         self.pooling = pooling_of(self.folder)
-        self._identity = ""
+        self._digest = ""
+
+    @property
+    def digest(self) -> str:
+        """Of the folder's files."""
+        self._digest = self._digest or folder_digest(self.folder)
+        return self._digest
 
     def fit(self, training: Sequence[str]) -> None:
         """Checks that there is more than one text; nothing is learnt.
@@ -83,8 +89,7 @@ class Pretrained:
         return vectors.astype(np.float32).astype(np.float64)
 
     def _file(self, texts: Sequence[str]) -> Path:
-        self._identity = self._identity or folder_digest(self.folder)
-        parts = json.dumps([self._identity, self.pooling, MOST_TOKENS, list(texts)])
+        parts = json.dumps([self.digest, self.pooling, MOST_TOKENS, list(texts)])
         return self.cache / f"{hashlib.sha256(parts.encode()).hexdigest()[:32]}.npy"
 
     def _compute(self, texts: Sequence[str]) -> Float64[np.ndarray, "m v"]:

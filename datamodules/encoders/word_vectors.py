@@ -21,6 +21,9 @@ class WordVectors:
     Source: smoothed idf and unit length as in scikit-learn's `TfidfVectorizer`.
     """
 
+    digest = ""
+    """What it knows comes from the training texts."""
+
     def __init__(self) -> None:
         self.vocabulary: list[str] = []
         self.idf = np.zeros(0)

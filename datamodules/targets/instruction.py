@@ -58,7 +58,8 @@ class Instruction:
         self.table = space.project(vectors).astype(np.float32)
         mean = self.table[self.codes[training]].mean(0, dtype=np.float64)
         selected = np.unique(self.codes[rows])
-        about = [self.options.encoder, str(self.options.whiten), *known]
+        # The same files elsewhere, or under another name, mean the same.
+        about = [encoder.digest or self.options.encoder, str(self.options.whiten), *known]
         return TargetSpec(
             name=self.column,
             objective="cosine",
@@ -69,6 +70,7 @@ class Instruction:
             basis=hashlib.sha256("\n".join(about).encode()).hexdigest(),
             pairwise_cosine=mean_pairwise_cosine(trained),
             encoder=self.options.encoder,
+            encoder_digest=encoder.digest,
         )
 
     def values(self, dataset: ShardDataset, rows: Rows) -> Float32[np.ndarray, "b k"]:

@@ -33,7 +33,8 @@ CAPTIONS: dict[str, str] = {
     "alignment": "Unbiased CKA between latents and the instructions' embeddings; dotted: no "
     "dependence. Bands: jackknife over episodes. Orange: state and clock.",
     "outcomes": "Language loss in episodes that succeeded and that failed, at the layer where it "
-    "is lowest, with 95 % bands by drawing episodes. Rings: goes with success, corrected.",
+    "is lowest, with 95 % bands by drawing episodes (none below 6 episodes). Rings: goes with "
+    "success, corrected.",
     "separation_cka": "Unbiased CKA between the experts' latents of the same samples at the same "
     "step, by layer; dotted: no dependence. Bands: jackknife over episodes.",
     "separation_angles": "Mean angle between the five main directions of both experts among "
@@ -181,6 +182,10 @@ def best_place(rows: Sequence[Row], expert: str) -> tuple[Any, Any]:
     return min(places, key=lambda place: sum(places[place]) / len(places[place]))
 
 
+def _count(episodes: float) -> str:
+    return f"{episodes:.0f} episode{'s' if episodes > 1 else ''}"
+
+
 def _outcomes(tables: Tables) -> Figure | None:
     rows = tables["trajectories"]
     if not {"success", "failure"} <= {row["group"] for row in rows}:
@@ -189,6 +194,10 @@ def _outcomes(tables: Tables) -> Figure | None:
         _place(row) for row in tables["success"]
         if row["quantity"] == "language_loss" and row["p_adjusted"] < LEVEL
     }  # fmt: skip
+    episodes = {
+        group: _count(max(row["episodes"] for row in rows if row["group"] == group))
+        for group in ("success", "failure")
+    }
     panels = []
     for expert in experts_of(rows):
         layer, time = best_place(rows, expert)
@@ -200,7 +209,7 @@ def _outcomes(tables: Tables) -> Figure | None:
                 == (expert, layer, time, group, "language_loss")
             ]  # fmt: skip
             rings = [group == "failure" and _place(r) in found for r in here]
-            lines.append(line_of(here, group, colour, found=rings))
+            lines.append(line_of(here, f"{group} ({episodes[group]})", colour, found=rings))
         at = f"{expert}, layer {layer}" + ("" if time is None else f", t = {time:.2f}")
         panels.append(Panel(title=at, lines=lines, level=1.0, level_label="knows nothing"))
     return draw_panels(

@@ -9,8 +9,8 @@ from jaxtyping import Float64
 from lightning_modules.metrics.estimate import percentiles
 from lightning_modules.metrics.unit_groups import draw_weights
 
-FEWEST = 3
-"""Episodes that a band needs."""
+FEWEST = 6
+"""Episodes that a band needs: of fewer, no drawing of episodes gives one that is wide enough."""
 
 
 def mean_with_band(
@@ -27,5 +27,8 @@ def mean_with_band(
     weights = draw_weights(present, draws=draws, seed=seed)
     count = weights @ known
     drawn = np.where(count > 0, weights @ filled / np.maximum(count, 1), np.nan)
-    low, high = np.where(n >= FEWEST, percentiles(drawn.T).T, np.nan)
+    low, high = np.full((2, len(n)), np.nan)
+    for episodes in np.unique(n[n >= FEWEST]).tolist():
+        here = n == episodes
+        low[here], high[here] = percentiles(drawn.T[here], units=episodes).T
     return np.stack([mean, low, high, n.astype(np.float64)])

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,21 @@ def test_embeddings_are_computed_once_for_one_content(t5, tmp_path, monkeypatch)
     monkeypatch.undo()
     other = write_bert(tmp_path / "bert")
     assert not np.array_equal(Pretrained(str(other), tmp_path).embed(TEXTS), first)
+
+
+def test_an_encoder_is_known_by_its_files_and_not_by_where_they_lie(planted, t5, tmp_path):
+    def target(folder):
+        data = LatentDataModule(str(planted), layer=0, target="instruction", encoder=str(folder))
+        data.setup()
+        return data.target_spec
+
+    shutil.copytree(t5, tmp_path / "copy")
+    one, copy = target(t5), target(tmp_path / "copy")
+    assert one.encoder_digest == copy.encoder_digest != ""
+    assert (one.basis, one.made_by) == (copy.basis, copy.made_by)
+    other = target(write_bert(tmp_path / "bert"))
+    assert other.basis != one.basis
+    assert other.made_by != one.made_by
 
 
 def test_a_damaged_cache_is_computed_anew(t5, tmp_path):

@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from datamodules.field_choice import choose_field
 from datamodules.latents import LatentDataModule
 from jax_bridge.shards import DatasetInfo, EpisodeWriter, FieldSpec
 
@@ -77,6 +78,15 @@ def test_tokens_side_by_side_are_not_pooled(tokens):
 def test_a_region_that_was_not_captured_is_not_made_up(tokens):
     with pytest.raises(ValueError, match=r"got vlm.hidden_states.image_base.mean"):
         LatentDataModule(str(tokens[0]), region="image_base").setup()
+
+
+def test_a_misspelt_pool_of_context_vectors_is_no_pool():
+    name = "context.act_head.input.tokens"
+    spec = FieldSpec(name=name, dtype="float32", shape=(TOKENS, WIDTH), axes=("token", "width"))
+    words = {"expert": "context", "site": "act_head", "region": "input"}
+    assert choose_field({name: spec}, **words, pool="mean").name == name
+    with pytest.raises(ValueError, match=r"but got context.act_head.input.men\. .* holds context"):
+        choose_field({name: spec}, **words, pool="men")
 
 
 def test_a_region_whose_mask_is_empty_is_refused(tokens):

@@ -1,9 +1,15 @@
+import dataclasses
+
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from datamodules.latents import LatentDataModule
+from datamodules.target_spec import TargetSpec
 from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.nearest_row import nearest_names
+from lightning_modules.prediction_table import PredictionTable
 from lightning_modules.run_folder import results_of
 from lightning_modules.saved_probe import FILE, ProbeFile, load_probe, save_probe
 from tests.planted import PLANTED_LAYER
@@ -11,10 +17,10 @@ from tests.planted import PLANTED_LAYER
 FIELDS = ["vlm.hidden_states.text.mean", "action.hidden_states.action.mean"]
 
 
-def fitted(trainer, planted, **options):
+def fitted(trainer, planted, epochs=12, **options):
     data = LatentDataModule(str(planted), batch_size=16, **options)
     probe = LinearProbe(controls=["shuffled"])
-    trainer(12).fit(probe, datamodule=data)
+    trainer(epochs).fit(probe, datamodule=data)
     return probe, data
 
 
@@ -48,6 +54,33 @@ def test_a_probe_of_instructions_names_the_nearest_one(planted, trainer, tmp_pat
     assert "put the red cube in the white bowl" in saved.names()
     # The digest of what the encoder was estimated from travels along.
     assert saved.target.basis == data.target_spec.basis != ""
+
+
+def test_vectors_of_another_encoder_are_refused_and_both_are_named(planted, trainer):
+    probe, _ = fitted(trainer, planted, epochs=1, target="instruction", layer=0)
+    assert probe.spec is not None
+    target = dataclasses.replace(probe.spec.target, encoder="t5", encoder_digest="ab" * 32)
+    with pytest.raises(ValueError, match="by tfidf, but got files abababababab"):
+        probe.spec.check_data(dataclasses.replace(probe.spec, target=target))
+
+
+def test_predictions_name_the_nearest_instruction(planted, trainer, tmp_path):
+    probe, data = fitted(trainer, planted, target="instruction", layer=PLANTED_LAYER)
+    trainer(callbacks=[PredictionTable()]).predict(probe, datamodule=data, return_predictions=False)
+    frame = pq.read_table(tmp_path / "predictions.parquet").to_pydict()
+    assert set(frame["target"]) == set(data.target_spec.table_names)
+    right = [a == b for a, b in zip(frame["prediction"], frame["target"], strict=True)]
+    assert sum(right) / len(right) > 0.95
+
+
+def test_of_instructions_with_one_embedding_the_true_one_is_named():
+    target = TargetSpec(
+        name="instruction", objective="cosine", size=2, trivial=(0.0, 0.0),
+        table=((1.0, 0.0), (1.0, 0.0), (0.0, 1.0)), table_names=("milk", "soup", "tea"),
+    )  # fmt: skip
+    said = torch.tensor([[[2.0, 0.1]], [[2.0, 0.1]], [[0.0, 1.0]]])
+    named = nearest_names(said, ["soup", "tea", "unknown"], target)
+    assert named == [["soup"], ["milk"], ["tea"]]
 
 
 def test_the_results_know_retrieval_and_the_phases_of_the_episode(planted, trainer):
