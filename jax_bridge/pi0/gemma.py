@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jax_bridge.pi0.config import ExpertConfig
+from jax_bridge.pi0.projection import project
 from jax_bridge.pi0.scanning import scan_selected
 
 EPSILON = 1e-6
@@ -222,13 +223,13 @@ def block(
     query, key = rotate(query, turn), rotate(key, turn)
     keys, values = (key, value) if cached is None else _append(cached, (key, value))
     attended = (attention or attend)(query, keys, values, mask)
-    branch = attended.mixed @ layer["out"]
+    branch = project(attended.mixed, layer["out"])
     after_attn = change("post_attn_embedding", gated_residual(x, branch, pre_attn.gate))
     pre_mlp = _norm(layer, "norm_mlp", after_attn)
-    gating = jax.nn.gelu(pre_mlp.value @ layer["gating"][0], approximate=True)
-    activation = _fixed(gating * (pre_mlp.value @ layer["gating"][1]))
+    gating = jax.nn.gelu(project(pre_mlp.value, layer["gating"][0]), approximate=True)
+    activation = _fixed(gating * project(pre_mlp.value, layer["gating"][1]))
     activation = change("mlp_activation", activation)
-    hidden = gated_residual(after_attn, activation @ layer["linear"], pre_mlp.gate)
+    hidden = gated_residual(after_attn, project(activation, layer["linear"]), pre_mlp.gate)
     hidden = change("hidden_states", hidden)
     taps = {
         "hidden_states": hidden,
@@ -253,7 +254,7 @@ def _project(weight: Array, x: Array, expert: ExpertConfig) -> tuple[Array, Arra
     """Queries, keys and values, with their heads on an axis of their own."""
     heads = (expert.heads, expert.kv_heads, expert.kv_heads)
     ends = [expert.heads * expert.head_dim, (expert.heads + expert.kv_heads) * expert.head_dim]
-    parts = jnp.split(x @ weight, ends, axis=-1)
+    parts = jnp.split(project(x, weight), ends, axis=-1)
     query, key, value = (
         part.reshape(*x.shape[:2], n, expert.head_dim) for part, n in zip(parts, heads, strict=True)
     )

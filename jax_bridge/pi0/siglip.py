@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jax_bridge.pi0.config import VisionConfig
 from jax_bridge.pi0.gemma import Attend
+from jax_bridge.pi0.projection import project
 
 EPSILON = 1e-6
 
@@ -53,7 +54,7 @@ def embed_patches(
     patches = images.reshape(-1, grid, side, grid, side, 3).transpose(0, 1, 3, 2, 4, 5)
     patches = patches.reshape(-1, grid * grid, side * side * 3)
     kernel = params["embedding"]["kernel"].astype(jnp.float32).reshape(side * side * 3, -1)
-    return patches @ kernel + params["embedding"]["bias"] + params["pos_embedding"]
+    return project(patches, kernel) + params["embedding"]["bias"] + params["pos_embedding"]
 
 
 def encoder_block(
@@ -104,4 +105,4 @@ def layer_norm(norm: Mapping, x: Float[Array, "*a w"]) -> Float[Array, "*a w"]:
 
 def dense(layer: Mapping, x: Float[Array, "*a w"]) -> Float[Array, "*a v"]:
     """A linear map with bias, in the type of its input."""
-    return x @ layer["kernel"].astype(x.dtype) + layer["bias"].astype(x.dtype)
+    return project(x, layer["kernel"].astype(x.dtype)) + layer["bias"].astype(x.dtype)
