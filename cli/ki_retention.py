@@ -19,10 +19,17 @@ def retention_watchers(
     """The watcher that asks probes every so many steps; none where `every` is 0.
 
     Raises:
-        ValueError: if nothing is held out to look at.
+        ValueError: if nothing is held out to look at, or each process would see its own samples.
     """
     if not every:
         return []
+    import jax
+
+    if jax.process_count() > 1:
+        raise ValueError(
+            "`retention_every` must be 0 with several processes, each of which sees only its "
+            f"share of the held-out samples, but got {every}. Leave it out, or take one process."
+        )
     if data.held_out is None or not data.has_actions:
         lacking = "nothing is held out" if data.held_out is None else "no robot acts"
         raise ValueError(

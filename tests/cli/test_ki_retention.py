@@ -40,3 +40,9 @@ def test_nobody_is_asked_unless_told_so_and_something_is_held_out():
     assert retention_watchers(0, config, nothing, None) == []
     with pytest.raises(ValueError, match="`retention_every` must be 0 where nothing is held out"):
         retention_watchers(5, config, nothing, None)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"`retention_every` must be 0 with several .* but got 5"):
+        retention_watchers(5, SimpleNamespace(), SimpleNamespace(), None)
