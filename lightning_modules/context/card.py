@@ -143,7 +143,7 @@ def words_of(card: CellCard) -> list[str]:
     if card.spectrum is not None:
         lines.append(
             f"The vectors vary in {facts['effective_rank']:.1f} directions (effective rank); "
-            f"{facts['directions_for_90_percent']} hold 90 % of the variance, the first "
+            f"{_holds(facts['directions_for_90_percent'])} 90 % of the variance, the first "
             f"{100 * facts['first_share']:.0f} %."
         )
         if table.count <= facts["width"]:
@@ -158,6 +158,10 @@ def words_of(card: CellCard) -> list[str]:
             f"{facts['effective_samples']:.0f} independent ones (design effect {effect:.1f})."
         )
     return [*lines, *_enough(card)]
+
+
+def _holds(directions: int) -> str:
+    return "one holds" if directions == 1 else f"{directions} hold"
 
 
 def _enough(card: CellCard) -> list[str]:

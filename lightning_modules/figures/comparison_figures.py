@@ -201,5 +201,5 @@ def draw_points(name: str, points: Float64[np.ndarray, "n 2"], of_a: int) -> Fig
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title({"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}[name])
-        axes.legend(loc="upper right")
+        figure.legend(loc="outside upper right", ncols=2)
     return figure

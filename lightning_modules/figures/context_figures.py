@@ -67,7 +67,7 @@ def draw_dimensions(cell: CellCard) -> Figure:
         right.set_yscale("log")
         right.set_xlabel("dimension, by its std")
         right.set_title("standard deviation")
-        right.legend(loc="lower right")
+        right.legend(loc="upper left")
     return figure
 
 
@@ -114,7 +114,7 @@ def draw_lengths_and_directions(cell: CellCard) -> Figure:
             axes[1].set_ylim(0, 1.02)
             axes[1].set_xlabel("principal directions")
             axes[1].set_title("share of the variance")
-            axes[1].legend(loc="lower right")
+            axes[1].legend(loc="best")
             vectors, units, _ = cell.kept
             points = (vectors - cell.table.mean) @ cell.spectrum.directions[:2].T
             if points.shape[1] == 2:

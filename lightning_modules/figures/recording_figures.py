@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_modules.figures.style import BLUE, ORANGE, SETTINGS, shorten_name, styled_axes
 from lightning_modules.recordings.action_sums import BINS, ActionSums
 
 MOST_BARS = 30
+MOST_BINS = 40
 MOST_LABELS = 12
 """Bars of one kind of stratum."""
 MARKED = (0.05, 0.5, 0.95)
@@ -21,7 +23,13 @@ def draw_lengths(lengths: Sequence[int]) -> Figure:
     """How long episodes are."""
     figure, axes = styled_axes(7.2, 3.2)
     with rc_context(SETTINGS):
-        axes.hist(lengths, bins=min(50, max(5, len(set(lengths)))), color=BLUE)
+        low, high = min(lengths), max(lengths)
+        # Bins hold equally many whole numbers: others would make gaps and peaks of their own.
+        step = -(-(high - low + 1) // MOST_BINS)
+        edges = np.arange(low, high + step + 1, step) - 0.5
+        axes.hist(lengths, bins=edges.tolist(), color=BLUE)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("steps")
         axes.set_ylabel("episodes")
         axes.set_title(f"Length of {len(lengths):,} episodes")

@@ -34,9 +34,9 @@ LIMITS: tuple[str, ...] = (
     "t-SNE and UMAP are pictures, no evidence: p-values come from the measures alone.",
 )
 MEASURE_COLUMNS: dict[str, str] = {
-    "title": "measure", "value": "value", "low": "95 % from", "high": "to",
-    "null_mean": "no difference: mean", "null_low": "95 % from", "null_high": "to", "p": "p",
-    "p_corrected": "p, corrected",
+    "title": "measure", "value": "value", "null_mean": "no difference: mean",
+    "p_corrected": "p, corrected", "p": "p", "low": "value: 95 % from", "high": "to",
+    "null_low": "no difference: 95 % from", "null_high": "to",
 }  # fmt: skip
 ALIKE_COLUMNS: dict[str, str] = {
     "title": "of the pairs", "value": "value", "low": "95 % from", "high": "to",
@@ -61,10 +61,11 @@ def plain_words(results: ComparisonResults) -> list[str]:
         )
     if seen:
         named = ", ".join(f"{d} ({results.dimensions['shift'][d]:+.2f} std)" for d in seen[:10])
-        lines.append(f"The mean of {len(seen)} dimensions moved: {named}.")
+        lines.append(f"The mean of {len(seen)} dimensions moved: {named}{_more(seen)}.")
     spread = results.moved("p_std")
     if spread:
-        lines.append(f"The spread of {len(spread)} dimensions differs: {spread[:10]}.")
+        named = ", ".join(map(str, spread[:10]))
+        lines.append(f"The spread of {len(spread)} dimensions differs: {named}{_more(spread)}.")
     lines.append(
         f"With {found.units_a} and {found.units_b} episodes ({found.rows_a} and {found.rows_b} "
         f"vectors), a shift of one dimension by {found.shift:.2f} std would be found in 80 % of "
@@ -79,6 +80,10 @@ def plain_words(results: ComparisonResults) -> list[str]:
         f"{alike.title}: {alike.value:.3f}; unrelated frames would give {alike.null_mean:.3f}."
         for alike in results.alike
     ]
+
+
+def _more(places: Sequence[int]) -> str:
+    return f", and {len(places) - 10} more" if len(places) > 10 else ""
 
 
 def side_notes(a: Side, b: Side) -> list[str]:

@@ -11,7 +11,7 @@ from cli.main import main
 from datamodules.frames.frame_data_module import FrameDataModule
 from datamodules.frames.plan_file import read_plan
 from jax_bridge.episodes import survey
-from lightning_modules.figures.recording_figures import draw_strata
+from lightning_modules.figures.recording_figures import draw_lengths, draw_strata
 from lightning_modules.recordings.action_sums import BINS, ActionSums
 from lightning_modules.recordings.episode_facts import Recordings
 from lightning_modules.recordings.movement import movement_of
@@ -230,6 +230,15 @@ def test_the_commands_write_statistics_and_a_plan_that_can_be_read(folder, tmp_p
     document = out.with_suffix(".md").read_text()
     assert all(name in document for name in frames)
     assert "12 frames of 6 of 12 episodes in 4 strata" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("highest", [10, 39, 40, 41, 123, 500])
+def test_equally_frequent_lengths_make_bars_of_one_height(highest):
+    (axes,) = draw_lengths(list(range(highest + 1))).axes
+    heights = [bar.get_height() for bar in axes.patches]
+    assert sum(heights) == highest + 1
+    assert len(heights) <= 41
+    assert len(set(heights[:-1])) == 1
 
 
 def test_rare_labels_are_drawn_as_one_bar_that_holds_them_all():
