@@ -7,7 +7,8 @@ batches of 128; every side goes from files to test scores, without controls and 
 - (a) trained: all cells in one fit, against the same Lightning probe fitted cell by cell
 - (b) closed form: all cells by streamed ridge, against scikit-learn's Ridge cell by cell. Both
   read the stored bfloat16, of the cell alone, and search the same five strengths on the validation
-  split, with the same choice. Ours sums in float64, scikit-learn in float32, which is to its favour
+  split, with the same choice. Ours are solutions of float64 (float32 factors, refined by residuals
+  in float64), scikit-learn's of float32, which is to its favour
 
 Of the cell-by-cell sides `--alone` cells are run, spread evenly over both fields, and the rest is
 counted as their mean; `--alone 198` runs all of them. The sides are run in turn.
@@ -41,12 +42,12 @@ from datamodules.latents import LatentDataModule
 EPOCHS = 5
 TOLERANCE = {"trained": 1e-3, "closed form": 1e-3}
 """Of weights, relative to the largest of the cell. Trained: float32, and AdamW divides by the root
-of what came out. Closed form: scikit-learn solves in float32 here, ours in float64."""
+of what came out. Closed form: scikit-learn solves in float32 here, ours to float64."""
 WANTED = {"cpu": {"trained": 5.0, "closed form": 10.0}, "gpu": {"trained": 20.0}}
 SAME_WORK = (
     "all sides: no controls, no permutations. closed form, both sides: bfloat16 rows of the cell, "
     "standardised, five strengths fitted and judged on the validation split, the best one tested; "
-    "ours in float64, scikit-learn in float32"
+    "ours to float64, scikit-learn to float32"
 )
 LIBRARIES = ("torch", "lightning", "scikit-learn", "numpy")
 

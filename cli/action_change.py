@@ -39,6 +39,8 @@ def main(args: list[str]) -> int:
     config = build_parser().parse_args(resolve_config_args(args[1:]))
     if config.draws < 10:
         raise ValueError(f"`--draws` must be at least 10, but got {config.draws}. Raise it.")
+    if Path(config.out).is_file():
+        raise ValueError(f"`--out` must be a folder, but {config.out} is a file. Choose another.")
     from jax_bridge.shards import open_dataset
     from lightning_modules.erasure.action_change import measure_change
     from lightning_modules.erasure.joined_actions import join_actions

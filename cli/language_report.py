@@ -104,10 +104,12 @@ def main(args: list[str]) -> int:
         ValueError: if an option does not fit, or the data set cannot answer.
     """
     config = build_parser().parse_args(resolve_config_args(args[1:]))
+    out = Path(config.out) if config.out else DEFAULT_OUT / Path(config.dataset).resolve().name
+    if out.is_file():
+        raise ValueError(f"`--out` must be a folder, but {out} is a file. Choose another.")
     from lightning_modules.language.report_folder import write_language_report
 
     results = _analyse(config)
-    out = Path(config.out) if config.out else DEFAULT_OUT / Path(config.dataset).resolve().name
     path = write_language_report(out, results, shlex.join(["vla-lens", *args]))
     print(path)
     return 0

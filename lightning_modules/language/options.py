@@ -39,7 +39,7 @@ class LanguageOptions:
             ("memory", self.memory, 2**20),
         ):
             if value < least:
-                raise ValueError(f"`{word}` must be at least {least}, but got {value}.")
+                raise ValueError(f"`{word}` must be at least {least}, but got {value}. Raise it.")
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""

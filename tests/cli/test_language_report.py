@@ -66,6 +66,13 @@ def test_a_wrong_option_is_one_line(dataset, tmp_path, capsys, options, message)
     assert not (tmp_path / "x").exists()
 
 
+def test_a_file_in_place_of_the_folder_is_refused_before_the_work(dataset, tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    assert main(["language-report", str(dataset), "--out", str(tmp_path / "taken")]) == 2
+    assert "`--out` must be a folder, but" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 def test_a_folder_that_is_no_data_set_is_named(tmp_path, capsys):
     assert main(["language-report", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
