@@ -62,6 +62,13 @@ def test_an_openpi_checkpoint_is_read_in_float32(model, tmp_path):
         np.testing.assert_array_equal(found[path], np.asarray(leaf, np.float32))
 
 
+def test_a_checkpoint_of_another_config_is_refused_by_the_leaf_that_differs(model, tmp_path):
+    save_params(tmp_path / "step/params", Pi0(model).init(2))
+    other = Pi0Config(**{**vars(model), "action_dim": model.action_dim + 1})
+    with pytest.raises(ValueError, match=r"but got differences: .*action_(in|out)_proj"):
+        starting_weights(str(tmp_path / "step"), other, seed=0)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
