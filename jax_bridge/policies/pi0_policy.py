@@ -25,6 +25,7 @@ from jax_bridge.pi0 import (
     params_digest,
 )
 from jax_bridge.pi0.changing import plan_changes
+from jax_bridge.pi0.parameters import leaves, unflatten
 from jax_bridge.policies.batches import batches_in_one_program, by_row
 from jax_bridge.policies.checkpoint_folder import checkpoint_folder, find_norm_stats, find_preset
 from jax_bridge.policies.conventions import Convention, Recipe, get_convention
@@ -32,6 +33,7 @@ from jax_bridge.policies.noise import call_noise
 from jax_bridge.policies.normalisation import NormStats, load_norm_stats
 from jax_bridge.policies.policy import PolicyCall, PolicyOutput
 from jax_bridge.policies.processor import Processor
+from jax_bridge.policies.shared_weights import share_leaves
 from jax_bridge.policies.tokenizers import make_tokenizer
 from jax_bridge.policies.trained_model import TrainedModel, read_trained_model
 from jax_bridge.shards.field import FieldSpec
@@ -67,6 +69,7 @@ class Pi0Policy:
             at every call.
         attention: auto (by the backend's fused kernel, where it has one for this model), plain, or
             fused. Plain is always used where attention is captured.
+        devices: how many devices of this host share the weights, for models that one cannot hold.
 
     Raises:
         ValueError: if neither preset nor checkpoint is given, or a word is unknown.
@@ -88,6 +91,7 @@ class Pi0Policy:
         state_in_prompt: bool | None = None,
         intervene: str | None = None,
         attention: Literal["auto", "plain", "fused"] = "auto",
+        devices: int = 1,
     ) -> None:
         if preset is None and checkpoint is None:
             raise ValueError(
@@ -98,6 +102,8 @@ class Pi0Policy:
             raise ValueError(f"`num_steps` must be at least 1, but got {num_steps}.")
         if seed < 0:
             raise ValueError(f"`seed` must be at least 0, but got {seed}.")
+        if devices < 1:
+            raise ValueError(f"`devices` must be at least 1, but got {devices}.")
         self._preset = preset
         self._checkpoint = checkpoint
         self._tokenizer = tokenizer
@@ -109,7 +115,9 @@ class Pi0Policy:
         self._action_horizon = action_horizon
         self._state_in_prompt = state_in_prompt
         self._intervene = intervene
-        self._attention = attention
+        # No fused kernel was tried on weights that are cut.
+        self._attention = "plain" if devices > 1 and attention == "auto" else attention
+        self._devices = devices
         if preset is not None:
             Pi0Config.preset(preset, dtype=dtype)  # an unknown word is an error now, not later
         if convention is not None or checkpoint is None:
@@ -149,9 +157,17 @@ class Pi0Policy:
     @functools.cached_property
     def params(self) -> dict[str, Any]:
         """The weights, loaded or drawn when they are first needed."""
-        if self._checkpoint is None:
-            return Pi0(self.config).init(self._seed)
-        return load_params(self.folder / "params", dtype=self._dtype, config=self.config)
+        place = None if self._devices == 1 else share_leaves(self._devices)
+        if self._checkpoint is not None:
+            return load_params(
+                self.folder / "params", dtype=self._dtype, config=self.config, sharding=place
+            )
+        drawn = Pi0(self.config).init(self._seed)
+        if place is None:
+            return drawn
+        return unflatten(
+            {path: jax.device_put(leaf, place(path, leaf.shape)) for path, leaf in leaves(drawn)}
+        )
 
     @functools.cached_property
     def processor(self) -> Processor:

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,6 +54,24 @@ def test_latents_are_exactly_the_fields_announced(policy):
         assert (value.shape, value.dtype) == (fields[name].shape, fields[name].numpy_dtype), name
     assert output.latents["valid.instruction"]
     assert not output.latents["valid.image_right_wrist"]
+
+
+def test_weights_that_several_devices_share_give_the_same_actions(tmp_path, pi05):
+    save_params(tmp_path / "params", pi05.params)
+    script = Path(__file__).with_name("on_four_devices.py")
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert done.stdout == "equal\n", done.stderr
+
+
+def test_more_devices_than_there_are_are_refused():
+    with pytest.raises(ValueError, match=r"`devices` must be at most 1, .* but got 2"):
+        assert Pi0Policy(preset="pi05_micro", devices=2).params
+    with pytest.raises(ValueError, match=r"`devices` must be at least 1, but got 0"):
+        Pi0Policy(preset="pi05_micro", devices=0)
 
 
 def test_actions_have_the_robots_shape(policy):
