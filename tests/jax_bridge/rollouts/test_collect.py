@@ -1,6 +1,7 @@
 """Rollouts: who drives, when latents are captured, how an episode ends, and resuming."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from jax_bridge.pi0 import CaptureSpec
 from jax_bridge.rollouts.collect import Collector, CollectPlan
 from jax_bridge.rollouts.protocol import RolloutProtocol
-from jax_bridge.shards import open_dataset
+from jax_bridge.shards import EpisodeRecorder, open_dataset
 
 FIELD = "vlm.hidden_states.text.mean"
 
@@ -197,3 +198,27 @@ def test_the_bar_knows_from_the_start_what_was_there(tmp_path, counting, policy)
 def test_the_seed_reaches_the_samplers_noise(run, environment, policy):
     run(environment, policy, seed=5)
     assert policy.calls[0][0] == (5, "counting", 0, 0, "call", 0)
+
+
+def test_the_policy_goes_on_while_a_sample_is_written(run, environment, policy, monkeypatch):
+    """The first sample is held back until the third call: writing in turn would never get there."""
+    third = threading.Event()
+    append, infer = EpisodeRecorder.append, type(policy).infer
+    overlapped = []
+
+    def held(self, **sample):
+        overlapped.append(third.wait(20))
+        append(self, **sample)
+
+    def counted(self, *given, **words):
+        output = infer(self, *given, **words)
+        if len(self.calls) == 3:
+            third.set()
+        return output
+
+    monkeypatch.setattr(EpisodeRecorder, "append", held)
+    monkeypatch.setattr(type(policy), "infer", counted)
+    report, dataset = run(environment, policy, replan=3)
+    assert report.samples == len(overlapped) == 4
+    assert all(overlapped)
+    assert column(dataset, "timestep") == [0, 3, 6, 9]
