@@ -7,6 +7,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from cli.configs import resolve_config_args
+from cli.out_folder import out_folder
 
 DAMAGED = 1
 """Exit code of `download --verify-only` where a file is not as it was."""
@@ -110,6 +111,8 @@ def _inspect(config: Namespace) -> int:
     from jax_bridge.checkpoints.account import account, describe
     from jax_bridge.checkpoints.formats import open_checkpoint
 
+    if config.out is not None:
+        out_folder(config.out)
     if config.against is not None:
         return _compare(config)
     found = open_checkpoint(config.path, trust=config.trust)

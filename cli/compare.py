@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from cli.configs import resolve_config_args
+from cli.out_folder import out_folder
 
 if TYPE_CHECKING:
     from lightning_modules.comparison.comparison import ComparisonResults
@@ -98,7 +99,7 @@ def main(args: list[str]) -> int:
     from lightning_modules.comparison.embeddings import check_kinds
 
     check_kinds(config.embeddings)
-    out = Path(config.out) if config.out else DEFAULT_OUT / f"{_name(config.a)}_{_name(config.b)}"
+    out = out_folder(config.out or DEFAULT_OUT / f"{_name(config.a)}_{_name(config.b)}")
     results, page = _compare(config, out, shlex.join(["vla-lens", *args]))
     from lightning_modules.report.comparison_page import plain_words
 

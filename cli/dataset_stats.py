@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser
 
 from cli.configs import resolve_config_args
+from cli.out_folder import out_folder
 from cli.rows_progress import rows_progress
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ def main(args: list[str]) -> int:
         ValueError: if no episode can be read.
     """
     config = build_parser().parse_args(resolve_config_args(args[1:]))
+    out = out_folder(config.out)
     from lightning_modules.recordings.recordings_report import recordings_json, recordings_markdown
 
     found = read_recordings(config.files, config.layout, "dataset-stats")
-    out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     said = recordings_json(found)
     text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"

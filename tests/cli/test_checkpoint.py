@@ -51,6 +51,8 @@ def test_a_pickle_that_names_more_needs_trust(tmp_path, capsys):
 def test_a_checkpoint_that_is_not_there_is_one_sentence(tmp_path, capsys):
     assert main(["checkpoint", "inspect", str(tmp_path / "nowhere")]) == 2
     assert "nowhere', which does not exist." in capsys.readouterr().err
+    assert main(["checkpoint", "inspect", str(tmp_path), "--out", __file__]) == 2
+    assert "`--out` must be a folder, but" in capsys.readouterr().err
 
 
 def test_download_says_what_came_and_verify_only_what_is_spoilt(file, tmp_path, capsys):

@@ -101,6 +101,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(original, tmp_path, 
     assert "vectors of one width, but got 12" in refused(capsys, original, wide, *field)
     assert "of the same samples twice" in refused(capsys, original, original, *field)
     assert "`--field` must name a field" in refused(capsys, original, wide)
+    assert "must be a folder, but" in refused(capsys, original, wide, *field, "--out", __file__)
     assert f"holds {CONTEXT}" in refused(
         capsys, original, wide, "--field", "context.x.input.tokens"
     )

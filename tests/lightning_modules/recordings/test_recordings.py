@@ -256,6 +256,7 @@ def test_what_is_wrong_is_one_sentence(folder, tmp_path, capsys):
         (["sampling-plan", str(folder), "--by", "weather"], "but got 'weather'"),
         (["sampling-plan", str(folder), "--out", "plan.txt"], "`--out` must end in .json"),
         (["dataset-stats", str(tmp_path / "none")], "that exist, but got"),
+        (["dataset-stats", str(folder), "--out", __file__], "`--out` must be a folder, but"),
     ):
         assert main(args) == 2
         error = capsys.readouterr().err.lstrip()
