@@ -7,6 +7,7 @@ import pytest
 
 from cli.main import main
 from tests.jax_bridge.ki.data.demo_frames import attach, learn, write_frames
+from tests.jax_bridge.ki.data.question_frames import write_questions
 
 SMALL = [
     "--model.action_horizon=4", "--model.max_token_len=64", "--run.steps=2", "--run.log_every=1",
@@ -67,6 +68,28 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_trained(
     assert message in error
     assert error.count("\n") == 1
     assert not list((tmp_path / "run").rglob("params"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--objective.mode=flow_only"], "`objective.mode` must learn tokens where no robot acts"),
+        (
+            ["--data.max_text_len=8", "--data.overflow=raise"],
+            "`data.max_text_len` must be at least 9 for all answers",
+        ),
+        (
+            ["--data.layout.prompt=openpi_fast", "--data.layout.state_in_prompt=false"],
+            "`state_in_prompt` must be left out for the prompt layout openpi_fast",
+        ),
+    ],
+)
+def test_questions_that_cannot_be_learnt_are_one_sentence(tmp_path, capsys, words, message):
+    questions = write_questions(tmp_path / "questions")
+    assert fit(questions, tmp_path / "run", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_a_run_needs_a_folder(capsys):

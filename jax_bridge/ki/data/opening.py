@@ -78,7 +78,7 @@ def open_training_data(
         )  # fmt: skip
 
     held_out = None
-    if all(len(rows) for rows in held):
+    if any(len(rows) for rows in held):
         looked_at = source_at(0, Mixture(held, [float(len(rows)) for rows in held], 0))
         batches = min(HELD_OUT_BATCHES, -(-sum(map(len, held)) // batch_size))
         held_out = HeldOutSamples(looked_at, maker, batches=batches, action_dims=dims)

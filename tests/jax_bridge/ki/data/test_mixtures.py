@@ -209,6 +209,13 @@ def test_who_watches_the_robot_is_not_shown_questions(folder):
     assert len(head_watchers(None, settings, swapped)) == 1
 
 
+def test_what_is_held_out_of_one_data_set_is_looked_at_where_the_other_is_small(folder):
+    write_questions(folder / "few", episodes=1, suite="few")
+    data = opened(folder, ROBOT, "few", held_out=0.3)
+    held = {key.split("-")[0] for host in data.held_out for key in host.keys}
+    assert held == {"demo0"}
+
+
 def test_what_does_not_fit_is_said_before_anything_is_trained_or_counted(folder, tmp_path):
     needed = max(map(len, ANSWERS)) + 1
     with pytest.raises(
