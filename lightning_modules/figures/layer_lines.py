@@ -109,7 +109,8 @@ def draw_layer_lines(results: ProbeResults) -> Figure:
         if not by_layer:
             axes.invert_xaxis()
         axes.set_ylabel(f"{score_word(results.score_name)} ({results.split})")
-        low = min(0.0, *(c.score for c in results.cells), results.trivial)
+        ends = [c.interval[0] for c in results.cells if c.interval[0] == c.interval[0]]
+        low = min(0.0, *ends, *(c.score for c in results.cells), results.trivial)
         axes.set_ylim(low - 0.03, 1.03)
         every = len({cell.cell.flow_time for cell in results.cells})
         cut = f" ({len(lines)} of {every} flow times)" if by_layer and len(lines) < every else ""

@@ -45,8 +45,23 @@ def ramp(count: int) -> list[str]:
     return [to_hex(colormaps["viridis"](0.85 * i / max(1, count - 1))) for i in range(count)]
 
 
-def draw_panels(panels: Sequence[Panel], *, x_label: str, y_label: str, title: str) -> Figure:
-    """Draws panels side by side, at most three in a row, with the same vertical axis."""
+def draw_panels(
+    panels: Sequence[Panel],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str,
+    linear_to: float | None = None,
+) -> Figure:
+    """Draws panels side by side, at most three in a row, with the same vertical axis.
+
+    Args:
+        panels: at least one.
+        x_label: of all.
+        y_label: of all.
+        title: of the figure.
+        linear_to: beyond it, on both sides, the vertical axis is logarithmic.
+    """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     size = (1.2 + 3.6 * columns, 1.4 + 2.7 * rows)
@@ -62,6 +77,8 @@ def draw_panels(panels: Sequence[Panel], *, x_label: str, y_label: str, title: s
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in grid[:, 0]:
             axes.set_ylabel(y_label)
+        if linear_to is not None:
+            grid[0, 0].set_yscale("symlog", linthresh=linear_to)
         figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
         handles = {
             label: handle

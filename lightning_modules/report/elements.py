@@ -40,10 +40,15 @@ def figure_element(name: str, figure: Figure, caption: str) -> str:
     )
 
 
+LONGEST_NUMBER = 14
+"""Characters of a card's value; what is longer is words, and set smaller."""
+
+
 def card(label: str, value: str, note: str) -> str:
-    """A number that stands out."""
+    """A number, or a few words, that stand out."""
+    css = "value words" if len(value) > LONGEST_NUMBER else "value"
     return (
-        f'<div><div class="label">{escape(label)}</div><div class="value">{escape(value)}</div>'
+        f'<div><div class="label">{escape(label)}</div><div class="{css}">{escape(value)}</div>'
         f'<div class="note">{escape(note)}</div></div>'
     )
 

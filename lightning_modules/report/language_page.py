@@ -67,13 +67,20 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
 """Heading and columns of the page's tables."""
 
 
+COUNTS = ("episodes", "failures")
+"""Columns of whole numbers."""
+
+
 def shown_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a table that fit the page, the clearest first."""
     if "p_adjusted" in (rows[0] if rows else {}):
         size = "change" if name == "fading" else "r"
         known = [row for row in rows if row["p_adjusted"] == row["p_adjusted"]]
         rows = sorted(known, key=lambda row: (row["p_adjusted"], -abs(row[size])))
-    return list(rows[:MOST_ROWS])
+    return [
+        {**row, **{word: int(row[word]) for word in COUNTS if row.get(word) is not None}}
+        for row in rows[:MOST_ROWS]
+    ]
 
 
 def _tables(tables: Tables) -> str:
