@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 from scipy.stats import f_oneway, pointbiserialr
+from scipy.stats import t as t_distribution
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from lightning_modules.language.bands import mean_with_band
 from lightning_modules.language.drift import drift
 from lightning_modules.language.fold_ridge import FoldRidge
 from lightning_modules.language.hsic import cka, hsic, hsic_without_each, kernel
@@ -254,3 +256,15 @@ def test_changes_that_scatter_around_zero_are_found_no_more_often_than_the_level
         observed = flipped_t(changes, np.ones((1, 25)), fewest=6)[0]
         sets += np.nanmin(largest.p_values(observed)) <= 0.1
     assert 4 < sets < 38
+
+
+def test_bands_are_those_of_few_episodes_and_left_out_below_six():
+    values = np.random.default_rng(5).normal(size=(12, 3))
+    values[6:, 1] = values[5:, 2] = np.nan
+    _, low, high, episodes = mean_with_band(values, draws=2000, seed=0)
+    assert episodes.tolist() == [12, 6, 5]
+    assert np.isnan([low[2], high[2]]).all()
+    for place, count in ((0, 12), (1, 6)):
+        own = values[:count, place]
+        width = 2 * t_distribution.ppf(0.975, count - 1) * own.std(ddof=1) / count**0.5
+        assert high[place] - low[place] == pytest.approx(width, rel=0.2)
