@@ -8,7 +8,7 @@ questions of an episode, and `frame` is the environment step of the pictures.
 import dataclasses
 import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,8 @@ class QuestionPlan:
     """Different questions about a frame, at most."""
     stride: int = 5
     """Every how many recorded frames of an episode one is asked about."""
+    kinds: tuple[str, ...] | None = None
+    """Kinds of questions; None: those that the simulator asks by default."""
     seed: int = 0
     """Of the draws."""
 
@@ -70,7 +72,7 @@ class QuestionWriter:
 
     def __init__(self, dataset: ShardDataset, plan: QuestionPlan) -> None:
         self._dataset, self._plan = dataset, plan
-        self._questioner = _questioner(dataset)
+        self._questioner = _recorded_questioner(dataset, plan.kinds)
         self._cameras = cameras_of(dataset)
         without = dataset.index.column("truth").null_count
         if not self._cameras or without:
@@ -145,21 +147,46 @@ class QuestionWriter:
     def _questions(self, row: Mapping[str, Any]) -> list[Question]:
         """Different questions about one frame: a pure function of seed and frame."""
         random = np.random.default_rng(stable_hash(ENTRY, self._plan.seed, row["key"]))
-        truth, found = json.loads(row["truth"]), dict[str, Question]()
-        for _ in range(TRIES * self._plan.per_frame):
-            question = self._questioner.ask(truth, random)
-            found.setdefault(question.words, question)
-            if len(found) == self._plan.per_frame:
-                break
-        return list(found.values())
+        return ask_about(self._questioner, json.loads(row["truth"]), self._plan.per_frame, random)
 
 
-def _questioner(dataset: ShardDataset) -> Questioner:
+def ask_about(
+    questioner: Questioner, truth: Mapping[str, Any], count: int, random: np.random.Generator
+) -> list[Question]:
+    """Different questions about one picture, fewer where there are no more."""
+    found: dict[str, Question] = {}
+    for _ in range(TRIES * count):
+        question = questioner.ask(truth, random)
+        found.setdefault(question.words, question)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def questioner_of(name: str, kinds: Sequence[str] | None = None) -> Questioner:
+    """Who asks about a simulator.
+
+    Args:
+        name: of the simulator, or of its suite.
+        kinds: of questions; None: those that it asks by default.
+
+    Raises:
+        ValueError: if nobody can ask about it, or no such kind is known.
+    """
+    if name not in QUESTIONERS:
+        raise ValueError(
+            f"The simulator must be one that can be asked about ({', '.join(QUESTIONERS)}), but "
+            f"got {name!r}."
+        )
+    module, _, kind = QUESTIONERS[name].rpartition(".")
+    return getattr(importlib.import_module(module), kind)(kinds)
+
+
+def _recorded_questioner(dataset: ShardDataset, kinds: Sequence[str] | None) -> Questioner:
     name = dataset.info.environment.get("name")
     if name not in QUESTIONERS:
         raise ValueError(
             f"`dataset` must be of a simulator that can be asked about ({', '.join(QUESTIONERS)}), "
             f"but {dataset.path} is of {name!r}."
         )
-    module, _, kind = QUESTIONERS[name].rpartition(".")
-    return getattr(importlib.import_module(module), kind)()
+    return questioner_of(name, kinds)

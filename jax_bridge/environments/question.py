@@ -27,3 +27,12 @@ class Questioner(Protocol):
             random: draws kind and things.
         """
         ...
+
+
+@runtime_checkable
+class Scattered(Protocol):
+    """An environment that shows scenes for their own sake, not to act in them."""
+
+    def scatter(self, *, episode: int, seed: int) -> None:
+        """Shows a moment, a pure function of the arguments; `observe` and `truth` tell of it."""
+        ...

@@ -7,6 +7,10 @@
 | `whether` | is the red cube in the blue bowl | `yes`, `no` |
 | `held` | what is in the hand | `red cube`, `nothing` |
 | `there` | is there an orange ball | `yes`, `no`: of things that not every scene has |
+| `everything` | where is everything | `red cube x07 y12 white plate x03 y04 ...`, in any order |
+
+`everything` is long, and is asked only where it is asked for by name; one picture then says as much
+as ten questions `where`.
 
 Places are cells of a grid that cuts the picture into 16 by 16, from its left and from its top:
 however large the picture is. Whatever is hidden is asked about as well. Where yes or no, something
@@ -24,6 +28,7 @@ from jax_bridge.environments.tabletop.camera import Camera, Point
 from jax_bridge.environments.tabletop.renderer import OUTER_VIEW, place_outer_camera
 from jax_bridge.environments.tabletop.scene import CONTAINERS, DISTRACTORS
 
+EVERYTHING = "everything"
 GRID = 16
 """Cells from side to side of a picture."""
 _INSIDE = re.compile(r"in\((\w+), (\w+)\)")
@@ -33,14 +38,28 @@ Truth = Mapping[str, Any]
 
 
 class TabletopQuestions:
-    """Asks about frames of the built-in simulator."""
+    """Asks about frames of the built-in simulator.
 
-    def __init__(self) -> None:
+    Args:
+        kinds: what it asks; None: every kind of the table above but `everything`.
+
+    Raises:
+        ValueError: if there is no such kind.
+    """
+
+    def __init__(self, kinds: Sequence[str] | None = None) -> None:
         self._camera = Camera(size=GRID, field_of_view=OUTER_VIEW)
         place_outer_camera(self._camera)
-        self._kinds: tuple[Callable[[Truth, np.random.Generator], Question], ...] = (
-            self._where, _inside, _whether, _held, _there,
-        )  # fmt: skip
+        known: dict[str, Callable[[Truth, np.random.Generator], Question]] = {
+            "where": self._where, "inside": _inside, "whether": _whether, "held": _held,
+            "there": _there, EVERYTHING: self._everything,
+        }  # fmt: skip
+        if unknown := sorted(set(kinds or ()) - set(known)):
+            raise ValueError(
+                f"`kinds` must be some of {', '.join(known)}, but got {', '.join(unknown)}."
+            )
+        chosen = kinds or [kind for kind in known if kind != EVERYTHING]
+        self._kinds = tuple(known[kind] for kind in chosen)
 
     def ask(self, truth: Truth, random: np.random.Generator) -> Question:
         """A question of a kind that is drawn; all kinds are as likely."""
@@ -54,10 +73,19 @@ class TabletopQuestions:
         return f"x{int(across):02d} y{int(down):02d}"
 
     def _where(self, truth: Truth, random: np.random.Generator) -> Question:
+        places = self._places(truth)
+        name = _one(list(places), random)
+        return Question("where", f"where is the {_words(name)}", places[name])
+
+    def _everything(self, truth: Truth, random: np.random.Generator) -> Question:
+        told = [f"{_words(name)} {place}" for name, place in self._places(truth).items()]
+        return Question(EVERYTHING, "where is everything", " ".join(random.permutation(told)))
+
+    def _places(self, truth: Truth) -> dict[str, str]:
+        """The cells of all things that are in the picture."""
         things = truth["objects"].items()
-        places = {name: self.place(np.asarray(point, np.float32)) for name, point in things}
-        name = _one([name for name, place in places.items() if place is not None], random)
-        return Question("where", f"where is the {_words(name)}", str(places[name]))
+        cells = {name: self.place(np.asarray(point, np.float32)) for name, point in things}
+        return {name: cell for name, cell in cells.items() if cell is not None}
 
 
 def _inside(truth: Truth, random: np.random.Generator) -> Question:

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from jax_bridge.environments.environment import RobotObservation, StepResult, Task
 from jax_bridge.environments.tabletop.demonstrator import TabletopDemonstrator
+from jax_bridge.environments.tabletop.moments import stir
 from jax_bridge.environments.tabletop.physics import (
     MAX_OPENING,
     MOVE_PER_STEP,
@@ -22,6 +23,9 @@ from jax_bridge.environments.tabletop.tasks import GOALS, SUITE, TASKS
 ACTION_DIM = 7
 _PROTOCOL = 1
 """Counts up whenever scenes, physics, pictures or the demonstrator change."""
+
+_SCATTERED = 1
+"""Keeps what `scatter` draws apart from what the scene draws."""
 
 
 class Tabletop:
@@ -84,6 +88,15 @@ class Tabletop:
                 raise ValueError(f"`{name}` must not be negative, but got {value}.")
         self._goal, self._instruction = GOALS[task_id], TASKS[task_id].instruction
         self._world = World(draw_scene(episode=episode, seed=seed))
+
+    def scatter(self, *, episode: int, seed: int) -> None:
+        """Shows a moment to be asked about: a scene of its own, the hand anywhere (`moments.stir`).
+
+        Raises:
+            ValueError: if episode or seed are negative.
+        """
+        self.reset(task_id=0, episode=episode, seed=seed)
+        stir(self._running(), np.random.default_rng([seed, episode, _SCATTERED]))
 
     def observe(self) -> RobotObservation:
         """Renders both cameras and reads the hand."""

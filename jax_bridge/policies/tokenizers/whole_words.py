@@ -21,6 +21,7 @@ WORDS: tuple[str, ...] = (
     "mug", "cup", "bottle", "can", "tray", "stove", "Task", "State", "Action", "Answer",
     "yes", "no", "nothing", "there", "an", "hand",
     *(f"{axis}{cell:02d}" for axis in "xy" for cell in range(16)),
+    "everything",
 )  # fmt: skip
 """Words with a token of their own; new ones go to the end, so that old weights keep theirs."""
 ROOM = 128

@@ -1,0 +1,89 @@
+"""Questions about scenes of the tabletop: whole answers, scenes of their own, repeatable."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cli.main import main
+from jax_bridge.demos.scene_questions import SCENES_PER_EPISODE, ScenePlan, SceneQuestionWriter
+from jax_bridge.environments.tabletop import Tabletop
+from jax_bridge.environments.tabletop.questions import TabletopQuestions
+from jax_bridge.policies.tokenizers import make_tokenizer
+from jax_bridge.shards import open_dataset
+
+
+def write(path, **plan):
+    return SceneQuestionWriter(Tabletop(image_size=16), ScenePlan(**plan)).run(str(path))
+
+
+def shown(scene, seed=0):
+    table = Tabletop(image_size=16)
+    table.scatter(episode=scene, seed=seed)
+    return table
+
+
+def test_everything_names_each_thing_in_the_picture_with_its_place():
+    table, questioner = shown(3), TabletopQuestions(["everything"])
+    asked = questioner.ask(table.truth(), np.random.default_rng(0))
+    words = asked.answer.split()
+    told = {" ".join(words[i : i + 2]): " ".join(words[i + 2 : i + 4]) for i in range(0, 40, 4)}
+    places = {
+        name.replace("_", " "): questioner.place(point)
+        for name, point in table.truth()["objects"].items()
+    }
+    assert told == {name: place for name, place in places.items() if place}
+    assert len(told) == len(words) / 4
+    tokenizer = make_tokenizer("words")
+    for text in (asked.words, asked.answer):
+        assert len(tokenizer.encode(text).ids) == len(text.split())
+
+
+def test_everything_is_asked_only_by_name():
+    random, truth = np.random.default_rng(0), shown(0).truth()
+    assert "everything" not in {TabletopQuestions().ask(truth, random).kind for _ in range(200)}
+    with pytest.raises(ValueError, match=r"`kinds` must be some of where, .* got colours"):
+        TabletopQuestions(["where", "colours"])
+
+
+def test_a_moment_is_a_pure_function_of_its_number():
+    first, again, other = (shown(scene).truth() for scene in (5, 5, 6))
+    assert first == again
+    assert first["objects"] != other["objects"]
+    assert first["gripper"] != other["gripper"]
+
+
+def test_moments_show_what_rollouts_reach_late_things_held_and_things_in_containers():
+    truths = [shown(scene).truth() for scene in range(60)]
+    true = [{name for name, holds in truth["predicates"].items() if holds} for truth in truths]
+    assert 6 <= sum(any(name.startswith("grasped") for name in names) for names in true) <= 34
+    assert sum(any(name.startswith("in(") for name in names) for names in true) >= 2
+    heights = [truth["gripper"][2] for truth in truths]
+    assert min(heights) < 0.05 < 0.2 < max(heights)
+
+
+def test_scenes_become_samples_and_a_second_run_adds_only_what_is_missing(tmp_path):
+    told = write(tmp_path / "q", scenes=SCENES_PER_EPISODE - 1, kinds=("where",))
+    assert told.kinds == {"where": SCENES_PER_EPISODE}
+    before = [json.dumps(row) for row in open_dataset(tmp_path / "q").index.to_pylist()]
+    more = write(tmp_path / "q", scenes=2 * SCENES_PER_EPISODE, kinds=("where",))
+    assert (more.episodes, more.skipped) == (1, 1)
+    rows = open_dataset(tmp_path / "q").index.to_pylist()
+    assert [json.dumps(row) for row in rows[: len(before)]] == before
+    assert [row["frame"] for row in rows] == list(range(2 * SCENES_PER_EPISODE))
+    truth = shown(rows[-1]["frame"]).truth()
+    asked = rows[-1]["instruction"].removeprefix("where is the ").replace(" ", "_")
+    assert TabletopQuestions().place(truth["objects"][asked]) == rows[-1]["answer"]
+
+
+def test_the_command_needs_recorded_pictures_or_scenes_and_not_both(tmp_path, capsys):
+    for words in ([], [str(tmp_path), "--scenes", "50"]):
+        assert main(["questions", *words, "--out", str(tmp_path / "q")]) == 2
+        assert "Either `DATASET` or `--scenes` must be given" in capsys.readouterr().err
+    assert not (tmp_path / "q").exists()
+
+
+def test_a_simulator_without_scenes_is_refused():
+    unscattered = type("Unscattered", (Tabletop,), {"scatter": None, "suite": "elsewhere"})
+    with pytest.raises(ValueError, match=r"must be a simulator that shows scenes .* 'elsewhere'"):
+        SceneQuestionWriter(unscattered(), ScenePlan(scenes=1))
