@@ -4,7 +4,9 @@ python -m benchmarks.ki [--preset pi05_tiny] [--batch 4] [--rounds 5] [--out FIL
 
 Goals: `insulate` at most 1.25 times the step of `flow_only` at equal data; data wait at most 2 % of
 the step; nothing compiled after the second step. All modes are steps of one state, in turn in one
-process; parameters and batches are random.
+process, on the same shards of synthetic demonstrations, which are read as `ki fit` reads them
+(`--samples 0`: one random batch from memory for ever). Parameters are random. Where the device's
+peak is not known (a CPU), the MFU is against a matrix product that is timed here.
 """
 
 import argparse
@@ -15,25 +17,28 @@ import pathlib
 import platform
 import resource
 import statistics
+import tempfile
 import time
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.ki_flops import StepLengths, peak_of, step_flops
+from benchmarks.ki_flops import StepLengths, measured_peak, peak_of, step_flops
+from benchmarks.ki_shards import CAMERAS as SHARD_CAMERAS
+from benchmarks.ki_shards import open_demonstrations, write_demonstrations
 from jax_bridge.ki.batch import TrainingBatch
 from jax_bridge.ki.objective import MODES, Objective
 from jax_bridge.ki.optimiser import OptimiserConfig
 from jax_bridge.ki.sharding import make_mesh
-from jax_bridge.ki.train_step import StepConfig, as_given
+from jax_bridge.ki.train_step import Prepare, StepConfig, as_given
 from jax_bridge.ki.training.lora import LoraConfig
 from jax_bridge.ki.training.prefetch import Prefetcher
 from jax_bridge.ki.training.programs import Programs, build_programs
 from jax_bridge.ki.training.run_config import ModelChoice, RunConfig, TrainSettings
 from jax_bridge.ki.training.run_folder import surroundings
 from jax_bridge.ki.training.starting_weights import starting_weights
-from jax_bridge.ki.training.stream import DataFacts, HostBatch
+from jax_bridge.ki.training.stream import BatchStream, DataFacts, HostBatch
 from jax_bridge.pi0 import Observation, Pi0Config
 from jax_bridge.vocabulary import CAMERAS
 
@@ -87,22 +92,57 @@ class Again:
         """Nothing is open."""
 
 
-def measure(settings: TrainSettings, modes: list[str], arguments: argparse.Namespace) -> dict:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feed:
+    """Where batches come from."""
+
+    stream: BatchStream
+    prepare: Prepare = as_given
+    alone: float | None = None
+    """Samples a second of the reading with nothing else to do."""
+
+
+def make_feed(settings: TrainSettings, arguments: argparse.Namespace, folder: str) -> Feed:
+    """Synthetic shards, or one batch in memory."""
+    if not arguments.samples:
+        return Feed(stream=Again(make_batch(settings.model, settings.run.batch_size)))
+    path = write_demonstrations(
+        pathlib.Path(folder) / "demos", arguments.samples, arguments.horizon
+    )
+
+    def opened() -> Any:
+        return open_demonstrations(
+            path, settings.model, batch=settings.run.batch_size, fast=FAST_TOKENS,
+            threads=arguments.threads, workers=arguments.workers,
+        )  # fmt: skip
+
+    alone, batches = opened().stream, max(2, 256 // settings.run.batch_size)
+    next(alone)
+    begin = time.perf_counter()
+    for _ in range(batches):
+        next(alone)
+    rate = batches * settings.run.batch_size / (time.perf_counter() - begin)
+    alone.close()
+    data = opened()
+    return Feed(stream=data.stream, prepare=data.prepare, alone=rate)
+
+
+def measure(
+    settings: TrainSettings, modes: list[str], arguments: argparse.Namespace, feed: Feed
+) -> dict:
     """Times every mode in turn; all are steps of one state."""
     mesh = make_mesh(settings.run.fsdp)
     programs = {
         mode: build_programs(
-            dataclasses.replace(settings, objective=_objective(arguments, mode)), mesh, as_given
+            dataclasses.replace(settings, objective=_objective(arguments, mode)), mesh, feed.prepare
         )
         for mode in modes
     }
-    first = programs[modes[0]]
-    state = first.start(starting_weights("random", settings.model, 0))
-    stream = Again(make_batch(settings.model, settings.run.batch_size))
+    state = programs[modes[0]].start(starting_weights("random", settings.model, 0))
     times: dict[str, list[float]] = {mode: [] for mode in modes}
     waits: dict[str, list[float]] = {mode: [] for mode in modes}
     tokens: dict[str, int] = {}
-    with Prefetcher(stream, mesh, settings.run.read_ahead) as batches:
+    with Prefetcher(feed.stream, mesh, settings.run.read_ahead) as batches:
         for number in range(arguments.rounds + 1):
             for mode in modes:
                 state, seconds, waited, told = _timed(
@@ -112,11 +152,23 @@ def measure(settings: TrainSettings, modes: list[str], arguments: argparse.Names
                 if number:
                     times[mode].append(seconds)
                     waits[mode].append(waited / seconds)
-    return {
+    feed.stream.close()
+    results = {
         mode: _summary(settings, arguments, mode, times[mode], waits[mode], tokens[mode])
         | {"compiled": _compilations(programs[mode].step)}
         for mode in modes
     }
+    return _with_ratios(results, times)
+
+
+def _with_ratios(results: dict, times: dict[str, list[float]]) -> dict:
+    """Adds each mode's step over that of `flow_only`: median of the rounds, least and most."""
+    for mode, found in results.items() if "flow_only" in results else ():
+        ratios = [a / b for a, b in zip(times[mode], times["flow_only"], strict=True)]
+        found["over_flow_only"] = {
+            "median": statistics.median(ratios), "min": min(ratios), "max": max(ratios),
+        }  # fmt: skip
+    return results
 
 
 def _compilations(program: Any) -> int:
@@ -148,36 +200,39 @@ def _summary(
     waits: list[float], tokens: int,
 ) -> dict[str, Any]:  # fmt: skip
     step, rows = statistics.median(seconds), settings.run.batch_size
-    lengths = StepLengths(prompt=settings.model.max_token_len, fast=FAST_TOKENS)
+    cameras = len(SHARD_CAMERAS if arguments.samples else CAMERAS)
+    lengths = StepLengths(prompt=settings.model.max_token_len, fast=FAST_TOKENS, cameras=cameras)
     frozen = bool(arguments.freeze and "img" in arguments.freeze)
     flops = rows * step_flops(
         settings.model, _objective(arguments, mode), lengths, frozen_vision=frozen
     )
     peak = arguments.peak_tflops and arguments.peak_tflops * 1e12
-    peak = peak or peak_of(jax.devices()[0].device_kind)
+    peak = peak or peak_of(jax.devices()[0].device_kind) or measured_peak(settings.model.dtype)
     return {
         "step_s": {"median": step, "min": min(seconds), "max": max(seconds)},
         "samples_per_s": rows / step,
         "tokens_per_s": tokens / step,
         "model_tflops_per_step": flops / 1e12,
         "tflops_per_s": flops / step / 1e12,
-        "mfu": flops / step / peak / len(jax.devices()) if peak else None,
+        "peak_tflops": peak / 1e12,
+        "mfu": flops / step / peak / len(jax.devices()),
         "data_wait_share": statistics.median(waits),
     }
 
 
 def show(results: dict[str, Any]) -> None:
     """Prints a line a mode."""
-    base = results.get("flow_only", {}).get("step_s", {}).get("median")
     for mode, found in results.items():
-        step, mfu = found["step_s"], found["mfu"]
-        ratio = f"  {step['median'] / base:.2f} x flow_only" if base else ""
+        step, over = found["step_s"], found.get("over_flow_only")
+        ratio = ""
+        if over is not None:
+            ratio = f"  {over['median']:.2f} [{over['min']:.2f} ... {over['max']:.2f}] x flow_only"
         print(
             f"  {mode:10} {1e3 * step['median']:9.1f} ms [{1e3 * step['min']:.1f} ... "
             f"{1e3 * step['max']:.1f}]  {found['samples_per_s']:8.2f} samples/s  "
-            f"{found['tokens_per_s']:10,.0f} tokens/s  {found['tflops_per_s']:7.2f} TFLOP/s"
-            f"{'' if mfu is None else f'  MFU {100 * mfu:.1f} %'}  wait "
-            f"{100 * found['data_wait_share']:.2f} %  compiled {found['compiled']} time(s){ratio}",
+            f"{found['tokens_per_s']:10,.0f} tokens/s  {found['tflops_per_s']:7.3f} TFLOP/s  "
+            f"MFU {100 * found['mfu']:.1f} %  wait {100 * found['data_wait_share']:.2f} %  "
+            f"compiled {found['compiled']} time(s){ratio}",
             flush=True,
         )
 
@@ -201,6 +256,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--modes", nargs="+", default=list(MODES))
     parser.add_argument("--rounds", type=int, default=5, help="how often each mode is timed")
     parser.add_argument("--steps", type=int, default=4, help="steps of each timing")
+    parser.add_argument("--samples", type=int, default=512, help="in the shards; 0: no shards")
+    parser.add_argument("--threads", type=int, default=2, help="that read, in each worker")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read")
+    parser.add_argument("--prompt", type=int, default=96, help="tokens of the prompt")
     parser.add_argument("--flow-samples", type=int, default=1)
     parser.add_argument("--remat", action="store_true")
     parser.add_argument("--token-chunk", type=int)
@@ -218,8 +277,9 @@ def main() -> None:
     """Measures the modes, prints them and writes JSON."""
     arguments = parse()
     choice = ModelChoice(
-        preset=arguments.preset, dtype=arguments.dtype, action_horizon=arguments.horizon
-    )
+        preset=arguments.preset, dtype=arguments.dtype, action_horizon=arguments.horizon,
+        max_token_len=arguments.prompt,
+    )  # fmt: skip
     settings = TrainSettings(
         model=choice.config(),
         optimiser=OptimiserConfig(freeze=arguments.freeze),
@@ -231,7 +291,11 @@ def main() -> None:
     )
     about = {**surroundings(), "machine": platform.machine(), "cpus": os.cpu_count()}
     print(f"{arguments.preset} {arguments.dtype}, batch {arguments.batch}: {about['devices']}")
-    results = measure(settings, arguments.modes, arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        feed = make_feed(settings, arguments, folder)
+        if feed.alone is not None:
+            print(f"  reading alone: {feed.alone:.1f} samples/s", flush=True)
+        results = measure(settings, arguments.modes, arguments, feed)
     show(results)
     memory = peak_memory()
     print("  peak memory: " + ", ".join(f"{k} {v:.2f} GB" for k, v in memory.items()))
@@ -242,6 +306,7 @@ def main() -> None:
             "goal": {"insulate over flow_only": GOAL, "data_wait_share": 0.02},
             "results": results,
             "peak_memory_gb": memory,
+            "reading_alone_samples_per_s": feed.alone,
         }
         arguments.out.write_text(json.dumps(entry, indent=2) + "\n")
 

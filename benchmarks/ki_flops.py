@@ -6,6 +6,11 @@ et al. 2022, PaLM, appendix B). What `remat` computes again does not count.
 """
 
 import dataclasses
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
 
 from jax_bridge.ki.objective import Objective
 from jax_bridge.pi0.config import ExpertConfig, Pi0Config
@@ -22,6 +27,8 @@ class StepLengths:
     prompt: int
     text: int = 0
     fast: int = 0
+    cameras: int = len(CAMERAS)
+    """That are in the batch."""
 
 
 def step_flops(
@@ -29,11 +36,12 @@ def step_flops(
 ) -> float:
     """Operations of one sample's forward and backward pass."""
     targets = lengths.text + lengths.fast if objective.has_tokens else 0
-    context = model.image_tokens + lengths.prompt + (lengths.text if objective.has_tokens else 0)
-    tokens = model.image_tokens + lengths.prompt + targets
+    images = lengths.cameras * model.vision.tokens
+    context = images + lengths.prompt + (lengths.text if objective.has_tokens else 0)
+    tokens = images + lengths.prompt + targets
     backbone = _expert(model.vlm, model.depth, tokens, tokens)
     logits = 2.0 * targets * model.vocab_size * model.vlm.width
-    total = 3 * (backbone + logits) + (1 if frozen_vision else 3) * _vision(model)
+    total = 3 * (backbone + logits) + (1 if frozen_vision else 3) * _vision(model, lengths.cameras)
     if objective.has_flow:
         own = model.suffix_len
         once = _expert(model.action, model.depth, own, context + own) + _adaptive(model)
@@ -56,14 +64,28 @@ def _adaptive(model: Pi0Config) -> float:
     return 2.0 * norms * 3 * model.action.width**2
 
 
-def _vision(model: Pi0Config) -> float:
-    """SigLIP over all cameras."""
+def _vision(model: Pi0Config, cameras: int) -> float:
+    """SigLIP over the cameras."""
     v, tokens = model.vision, model.vision.tokens
     block = 4 * v.width**2 + 2 * tokens * v.width + 2 * v.width * v.mlp_dim
     ends = 3 * v.patch_size**2 * v.width + v.width * model.vlm.width
-    return 2.0 * len(CAMERAS) * tokens * (v.depth * block + ends)
+    return 2.0 * cameras * tokens * (v.depth * block + ends)
 
 
 def peak_of(device_kind: str) -> float | None:
     """Operations a second of a device that is known; None for others, CPUs among them."""
     return next((peak for name, peak in PEAKS.items() if name in device_kind), None)
+
+
+@functools.cache
+def measured_peak(dtype: str, side: int = 1536, rounds: int = 5) -> float:
+    """Operations a second of this device's best matrix product, where nobody publishes them."""
+    square = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.matmul)
+    product(square, square).block_until_ready()
+    best = float("inf")
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        product(square, square).block_until_ready()
+        best = min(best, time.perf_counter() - begin)
+    return 2.0 * side**3 / best
