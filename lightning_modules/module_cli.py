@@ -52,13 +52,19 @@ class ModuleCLI(LightningCLI):
         """Hands `--out` to the module.
 
         Raises:
-            ValueError: if the module takes none.
+            ValueError: if the module takes none, or would run for nothing without it.
         """
         config = self.config[str(self.subcommand)]
-        if config.out is None:
-            return
         model: Namespace = config.model
-        if "out" not in (model.get("init_args") or {}):
+        given = model.get("init_args") or {}
+        if config.out is None:
+            if self.subcommand == "predict" and "out" in given and given["out"] is None:
+                raise ValueError(
+                    "`--out` must be a folder to write into, but got none. Give one: predictions "
+                    "are kept nowhere else."
+                )
+            return
+        if "out" not in given:
             raise ValueError(f"`--out` must be left out for {model.class_path}, which takes none.")
         model.init_args.out = config.out
 

@@ -69,6 +69,7 @@ def test_the_documented_command_writes_vectors_and_goes_on(given, tmp_path, caps
             "`checkpoint` must be a file, but /none.pt is not",
         ),
         (["--data.path", "/none"], "but /none is not there"),
+        (["--out", "null"], "`--out` must be a folder to write into, but got none"),
     ],
 )
 def test_what_is_missing_is_one_sentence(given, tmp_path, capsys, more, message):
