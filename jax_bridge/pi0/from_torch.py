@@ -29,6 +29,8 @@ _IGNORED = (
 )
 """Tensors that the policy's sampler never uses: the heads over words, statistics of the data."""
 Shape = tuple[int, ...]
+Allocate = Callable[[Shape, np.dtype], np.ndarray]
+"""(shape, type) to an array of any content."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,12 +156,15 @@ def is_torch_pi0(checkpoint: StoredCheckpoint) -> bool:
     return any(ROOT in name for name in checkpoint.tensors)
 
 
-def convert(checkpoint: StoredCheckpoint, *, dtype: str | None = None) -> Converted:
+def convert(
+    checkpoint: StoredCheckpoint, *, dtype: str | None = None, allocate: Allocate = np.empty
+) -> Converted:
     """Reads π0 or π0.5 as PyTorch keeps it into the tree that openpi's JAX code has.
 
     Args:
         checkpoint: a file or folder of safetensors, or a file of torch.save.
         dtype: `float32` or `bfloat16`; None keeps each leaf's own.
+        allocate: gives the memory of a leaf.
 
     Raises:
         ValueError: if it is another model, lacks a tensor, or has one too many.
@@ -176,7 +181,9 @@ def convert(checkpoint: StoredCheckpoint, *, dtype: str | None = None) -> Conver
             f"{checkpoint.path} lacks {len(missing)}: {', '.join(missing[:5])}. Download it again."
         )
     for path, shape in shapes.items():
-        flat[path] = _leaf(checkpoint, names, wanted[path], rules[path], shape, dtype)
+        kind = dtype_of(dtype or checkpoint.tensors[names[wanted[path][0]]].dtype)
+        flat[path] = allocate(shape, kind)
+        _fill(flat[path], checkpoint, names, wanted[path], rules[path])
         used |= {names[name] for name in wanted[path]}
     left = sorted(set(checkpoint.tensors) - used)
     bare = {real: name for name, real in names.items()}
@@ -283,17 +290,14 @@ def _sources(rule: Rule, shape: Shape, path: str, config: Pi0Config) -> list[str
     return [name.format(number) for number in range(shape[0]) for name in rule.names]
 
 
-def _leaf(
+def _fill(
+    leaf: np.ndarray,
     checkpoint: StoredCheckpoint,
     names: Mapping[str, str],
     sources: list[str],
     rule: Rule,
-    shape: Shape,
-    dtype: str | None,
-) -> np.ndarray:
-    """One leaf, filled block by block, so that no second copy of it is in memory."""
-    kind = dtype_of(dtype or checkpoint.tensors[names[sources[0]]].dtype)
-    leaf = np.empty(shape, kind)
+) -> None:
+    """Fills one leaf block by block, so that no second copy of it is in memory."""
     stacked, parts = "{}" in rule.names[0], len(rule.names)
     for number, source in enumerate(sources):
         place = leaf[number // parts] if stacked else leaf
@@ -305,4 +309,3 @@ def _leaf(
                 f"but {checkpoint.path} has shape {list(tensor.shape)}."
             )
         place[...] = rule.turn(tensor, place.shape)
-    return leaf

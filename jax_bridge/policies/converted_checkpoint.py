@@ -8,12 +8,13 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import tempfile
 
 import numpy as np
 
 from jax_bridge.checkpoints import StoredCheckpoint, open_checkpoint
 from jax_bridge.pi0.checkpoint import save_params
-from jax_bridge.pi0.from_torch import Converted, convert
+from jax_bridge.pi0.from_torch import Allocate, Converted, convert
 from jax_bridge.policies.checkpoint_folder import STATISTICS_FILE
 
 ASSET_ID = "lerobot"
@@ -44,6 +45,9 @@ def convert_checkpoint(
 ) -> ConvertedFolder:
     """Writes PyTorch's π0 or π0.5 as a folder that `--policy.checkpoint` takes.
 
+    The parameters wait in files without a name beside `out`, so that memory holds one block of them
+    and what the kernel likes to keep; the disk needs room for them twice.
+
     Args:
         path: a file or folder of safetensors, or a file of torch.save.
         out: the folder to make.
@@ -58,11 +62,22 @@ def convert_checkpoint(
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"`out` must be empty or new, but got {str(out)!r}. Choose another one.")
     checkpoint = open_checkpoint(_weights(pathlib.Path(path).expanduser()), trust=trust)
-    converted = convert(checkpoint, dtype=dtype)
+    converted = convert(checkpoint, dtype=dtype, allocate=_in_files(folder))
     # The parameters last: a folder without them is no checkpoint.
     statistics = _copied(checkpoint, folder) or _kept(checkpoint, folder)
     save_params(folder / "params", converted.params)
     return ConvertedFolder(converted=converted, statistics=statistics)
+
+
+def _in_files(out: pathlib.Path) -> Allocate:
+    """Arrays in files that go with them, on the disk where `out` will be."""
+    near = next(place for place in out.absolute().parents if place.is_dir())
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        with tempfile.TemporaryFile(dir=near) as file:
+            return np.memmap(file, dtype, "w+", shape=shape).view(np.ndarray)
+
+    return allocate
 
 
 def _weights(path: pathlib.Path) -> pathlib.Path:

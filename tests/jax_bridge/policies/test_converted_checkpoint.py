@@ -81,5 +81,5 @@ def test_lerobots_statistics_become_openpis(weights, tmp_path, monkeypatch, kept
 def _without_weights(monkeypatch):
     """These tests are about statistics; the weights have theirs above."""
     done = module.Converted(params={}, config=CONFIG, used=0, left_out=[])
-    monkeypatch.setattr(module, "convert", lambda checkpoint, dtype: done)
+    monkeypatch.setattr(module, "convert", lambda checkpoint, **given: done)
     monkeypatch.setattr(module, "save_params", lambda path, params: None)
