@@ -67,18 +67,6 @@ class CellRows:
         return self.features - own
 
 
-def centred_rows(features: Float64[Tensor, "n d"], targets: Float64[Tensor, "n m"]) -> CellRows:
-    """The rows of one cell, centred; leaves what was given as it was."""
-    mean, means = features.mean(0), targets.mean(0)
-    return CellRows(
-        rows=len(features),
-        mean_features=mean,
-        mean_targets=means,
-        features=features - mean,
-        targets=targets - means,
-    )
-
-
 class KeptRows:
     """Collects one pass over the training rows."""
 

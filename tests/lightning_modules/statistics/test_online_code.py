@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_modules.closed_form.prefix_code import prefix_losses
 from lightning_modules.statistics.online_code import block_of_unit, online_code
+from tests.lightning_modules.statistics.discriminant_code import prefix_losses
 
 
 def lda_code(x, labels, unit, classes, seed=0):

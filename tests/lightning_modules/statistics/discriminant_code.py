@@ -1,4 +1,4 @@
-"""The online code of a linear discriminant, in closed form.
+"""Losses of a linear discriminant on growing prefixes: something quick to measure a code of.
 
 Letters: n rows, d width, k classes, l shrinkages.
 """
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from lightning_modules.closed_form.kept_rows import centred_rows
+from lightning_modules.closed_form.kept_rows import CellRows
 from lightning_modules.closed_form.lda import SHRINKAGES, lda_path
 
 
@@ -41,7 +41,7 @@ def prefix_losses(
     for block in range(1, int(blocks.max()) + 1):
         before, here = blocks < block, blocks == block
         targets = torch.nn.functional.one_hot(labels[before], classes).double()
-        weights, bias = lda_path(centred_rows(features[before], targets), shrinkages)
+        weights, bias = lda_path(_centred(features[before], targets), shrinkages)
         scores = torch.einsum("nd,ldk->lnk", features[here], weights) + bias[:, None]
         seen = targets.sum(0) > 0
         chance = torch.where(seen, scores, -torch.inf).softmax(-1)
@@ -53,3 +53,15 @@ def prefix_losses(
     best = int(losses.sum(-1).argmin())
     losses[best, 0] += math.log(len(shrinkages))
     return losses[best].tolist()
+
+
+def _centred(features: Float64[Tensor, "n d"], targets: Float64[Tensor, "n m"]) -> CellRows:
+    """The rows of one cell, centred; leaves what was given as it was."""
+    mean, means = features.mean(0), targets.mean(0)
+    return CellRows(
+        rows=len(features),
+        mean_features=mean,
+        mean_targets=means,
+        features=features - mean,
+        targets=targets - means,
+    )
