@@ -46,7 +46,7 @@ def verify_targets(dataset: ShardDataset) -> TargetsReport | None:
     there: list[str] = []
     with contextlib.suppress(PermissionError):  # an address that cannot tell what lies there
         there = folder.names()
-    if not there and not folder.has(INFO):
+    if not there and not _has_targets(folder):
         return None
     names, of_row = dataset.index.codes("shard")
     keys = dataset.index["key"].to_pylist()
@@ -63,6 +63,14 @@ def verify_targets(dataset: ShardDataset) -> TargetsReport | None:
     for name in sorted(set(there) - known - found.tokenizer_files):
         found.problem(name, "it is no file of these targets. Remove it")
     return TargetsReport(shards=len(by_shard), problems=tuple(found.problems))
+
+
+def _has_targets(folder: TargetFolder) -> bool:
+    """Where nothing may be listed, what is not there looks like what may not be read."""
+    try:
+        return folder.has(INFO)
+    except PermissionError:
+        return False
 
 
 class _Checks:
