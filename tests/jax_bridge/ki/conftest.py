@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def make_batch(config, seed=0) -> TrainingBatch:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Small:
     config: Pi0Config
     params: dict
@@ -64,7 +65,8 @@ class Small:
 def small(request) -> Small:
     config = Pi0Config.preset(request.param, max_token_len=PROMPT, action_horizon=5, action_dim=6)
     expert = dataclasses.replace(config.vlm, depth=2)
-    config = dataclasses.replace(config, vlm=expert, action=expert)
+    vision = dataclasses.replace(config.vision, image_size=64)  # four tokens a camera
+    config = dataclasses.replace(config, vlm=expert, action=expert, vision=vision)
     random = np.random.default_rng(7)
     draws = FlowDraws(
         jnp.asarray(random.normal(size=(2, BATCH, 5, 6)), jnp.float32),
@@ -72,3 +74,13 @@ def small(request) -> Small:
     )
     params = Pi0(config).init(0)
     return Small(config=config, params=params, batch=make_batch(config), draws=draws)
+
+
+@pytest.fixture(scope="module")
+def quick_programs():
+    """For programs that run a few times: the compiler need not think about them."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, True)
+    yield
+    jax.config.update(name, before)

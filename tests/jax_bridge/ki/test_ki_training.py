@@ -76,6 +76,11 @@ def test_4_the_backbones_update_does_not_depend_on_the_flow_weight(small):
 OVERFITTING = dataclasses.replace(FAST, decay_steps=300)
 
 
+@functools.partial(jax.jit, static_argnames="config")
+def decode(params, observation, config, end):
+    return decode_fast(params, observation, config, length=9, end=jnp.asarray(end)[None])
+
+
 @functools.lru_cache(maxsize=1)
 def overfitted(config):
     """A model that has learnt one batch (images, prompts, FAST; no text) by heart."""
@@ -95,8 +100,7 @@ def overfitted(config):
 def test_16_decoding_with_a_cache_equals_teacher_forcing(small):
     batch, state, _ = overfitted(small.config)
     given = batch.observation
-    decode = jax.jit(decode_fast, static_argnames=("config", "length", "end"))
-    said = decode(state.params, given, small.config, length=9, end=-1)
+    said = decode(state.params, given, small.config, -1)
     assert said.mask.all()
     asked = dataclasses.replace(
         given, fast_action_tokens=np.asarray(said.tokens), fast_action_mask=np.asarray(said.mask)
@@ -117,13 +121,10 @@ def test_16_decoding_with_a_cache_equals_teacher_forcing(small):
 
 
 def test_16_a_sample_that_has_said_its_end_mark_says_no_more(small):
-    decode = jax.jit(decode_fast, static_argnames=("config", "length", "end"))
-    free = np.asarray(
-        decode(small.params, small.batch.observation, small.config, length=6, end=-1).tokens
-    )
+    free = np.asarray(decode(small.params, small.batch.observation, small.config, -1).tokens)
     end = int(free[0, 2])
     first = int(np.argmax(free[0] == end))
-    said = decode(small.params, small.batch.observation, small.config, length=6, end=end)
+    said = decode(small.params, small.batch.observation, small.config, end)
     np.testing.assert_array_equal(said.tokens[0, : first + 1], free[0, : first + 1])
     assert not said.mask[0, first + 1 :].any()
     assert not said.tokens[0, first + 1 :].any()
@@ -165,22 +166,32 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(small):
     """Where every sample has the same kinds of targets, so that means of means are means."""
     ones = np.ones((3, 7), bool)
     batch = small.observe(fast_action_mask=ones, text_target_tokens=None, text_target_mask=None)
-    slow = dataclasses.replace(FAST, eps=1e-2)  # updates nearly linear in the gradient
-    whole, said = train(small, 1, optimiser=slow, batch=batch)
-    parts, told = train(small, 1, optimiser=slow, step=StepConfig(micro_batches=3), batch=batch)
+    whole, said = train(small, 1, batch=batch)
+    parts, told = train(small, 1, step=StepConfig(micro_batches=3), batch=batch)
     np.testing.assert_allclose(told[0].losses.total, said[0].losses.total, rtol=1e-5)
     for group, norm in said[0].gradient_norm.items():
         np.testing.assert_allclose(told[0].gradient_norm[group], norm, rtol=1e-4)
-    for path, leaf in parameters(whole).items():
-        np.testing.assert_allclose(parameters(parts)[path], leaf, atol=1e-5, err_msg=path)
+    # The first moment is linear in the gradient; the update, of Adam, is not.
+    moments = [first_moments(state) for state in (whole, parts)]
+    assert moments[0].keys() == moments[1].keys()
+    for path, leaf in moments[0].items():
+        limit = 1e-4 * max(np.abs(moment).max() for moment in moments[0].values())
+        np.testing.assert_allclose(moments[1][path], leaf, rtol=0, atol=limit, err_msg=path)
+
+
+def first_moments(state):
+    flat = jax.tree_util.tree_leaves_with_path(state.optimiser)
+    found = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
+    return {path: leaf for path, leaf in found.items() if ".mu" in path and leaf.size > 1}
 
 
 def test_frozen_leaves_stay_and_a_pattern_that_matches_nothing_is_refused(small):
     frozen = dataclasses.replace(FAST, freeze="^PaliGemma/img/")
-    state, _ = train(small, 1, optimiser=frozen)
-    start = {path: np.asarray(leaf) for path, leaf in leaves(small.params)}
-    for path, leaf in parameters(state).items():
-        assert (leaf == start[path]).all() == (group_of(path) == "vision"), path
+    optimiser = make_optimiser(frozen, small.params)
+    gradient = jax.tree.map(jnp.ones_like, small.params)
+    moved, _ = jax.jit(optimiser.update)(gradient, optimiser.init(small.params), small.params)
+    for path, leaf in leaves(moved):
+        assert bool((leaf == 0).all()) == (group_of(path) == "vision"), path
     with pytest.raises(ValueError, match="'vision' matches none"):
         update_groups(small.params, "vision")
     with pytest.raises(ValueError, match="matches all"):
@@ -201,11 +212,14 @@ def test_activations_are_bfloat16_while_all_that_is_kept_stays_float32(small):
 
 
 def test_the_average_follows_the_parameters(small):
-    state, _ = train(small, 1, step=StepConfig(ema_decay=0.75))
+    assert PLAIN.ema_decay == 0.99
+    state, _ = train(small, 1)
     start = {path: np.asarray(leaf) for path, leaf in leaves(small.params)}
     for path, leaf in leaves(state.average):
-        expected = 0.75 * start[path] + 0.25 * parameters(state)[path]
-        np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-8)
+        moved = parameters(state)[path] - start[path]
+        assert moved.any(), path
+        limit = 2.5e-7 * np.abs(start[path]).max() + 1e-9
+        np.testing.assert_allclose(leaf - start[path], 0.01 * moved, rtol=1e-3, atol=limit)
 
 
 def test_the_learning_rate_rises_and_falls_as_set(small):
