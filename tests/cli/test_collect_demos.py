@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from cli.collect import main
+from cli.main import main as command
+from jax_bridge.environments.tabletop import Tabletop
 from jax_bridge.shards import open_dataset
 
 DEMOS = [
@@ -21,6 +23,22 @@ def test_the_tabletops_demonstrations_are_recorded_without_a_policy(tmp_path, ca
     chunks, executed = dataset.read_robot("actions"), dataset.read_robot("executed")
     assert chunks.shape[1:] == (8, 7)
     assert np.array_equal(chunks[:, 0], executed)
+
+
+def test_hands_anywhere_are_recorded_and_written_down(tmp_path, capsys):
+    words = [*DEMOS, "--env.hand", "anywhere", "--out", str(tmp_path / "d")]
+    assert main(words) == 0
+    dataset = open_dataset(tmp_path / "d")
+    assert dataset.info.environment["hand"] == "anywhere"
+    first = dataset.read_robot("state")[0, :3]
+    table = Tabletop(hand="anywhere")
+    table.reset(task_id=0, episode=0, seed=0)
+    np.testing.assert_array_equal(first, np.float32(table.truth()["gripper"]))
+    with pytest.raises(ValueError, match=r"environment.hand"):
+        main([*DEMOS, "--out", str(tmp_path / "d")])
+    capsys.readouterr()
+    assert command(["collect", *DEMOS, "--env.hand", "up"]) == 2
+    assert "Literal['start', 'anywhere']. Got value: up" in capsys.readouterr().err
 
 
 def test_options_that_would_be_left_out_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Moments that no rollout need reach: pictures to be asked about, not to act in."""
+"""Moments other than a scene's usual start: to be asked about, or to act from."""
 
 import numpy as np
 
@@ -7,8 +7,23 @@ from jax_bridge.environments.tabletop.scene import WALL
 
 _HELD, _INSIDE = 0.3, 0.15
 """Shares of the moments with something in the hand, and with something in a container."""
-_HIGHEST = 0.24
+_LOWEST_START, _HIGHEST = 0.06, 0.24
 """Of the finger tips, in metres."""
+_MARGIN = 0.02
+"""Least distance of a start from the sides of the workspace, in metres."""
+
+
+def displace(world: World, random: np.random.Generator) -> None:
+    """Puts the hand anywhere over the table, empty, open and upright; things stay where they are.
+
+    Args:
+        world: a scene as it was laid out; changed in place.
+        random: draws the place.
+    """
+    (x_low, x_high), (y_low, y_high), _ = WORKSPACE
+    low = (x_low + _MARGIN, y_low + _MARGIN, _LOWEST_START)
+    high = (x_high - _MARGIN, y_high - _MARGIN, _HIGHEST)
+    world.x, world.y, world.z = (float(value) for value in random.uniform(low, high))
 
 
 def stir(world: World, random: np.random.Generator) -> None:

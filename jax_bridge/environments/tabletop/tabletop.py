@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from jax_bridge.environments.environment import RobotObservation, StepResult, Task
 from jax_bridge.environments.tabletop.demonstrator import TabletopDemonstrator
-from jax_bridge.environments.tabletop.moments import stir
+from jax_bridge.environments.tabletop.moments import displace, stir
 from jax_bridge.environments.tabletop.physics import (
     MAX_OPENING,
     MOVE_PER_STEP,
@@ -24,8 +24,11 @@ ACTION_DIM = 7
 _PROTOCOL = 1
 """Counts up whenever scenes, physics, pictures or the demonstrator change."""
 
-_SCATTERED = 1
-"""Keeps what `scatter` draws apart from what the scene draws."""
+Hand = Literal["start", "anywhere"]
+"""Where the hand is when an episode begins."""
+
+_SCATTERED, _DISPLACED = 1, 2
+"""Keep what `scatter` and a hand anywhere draw apart from what the scene draws."""
 
 
 class Tabletop:
@@ -42,11 +45,13 @@ class Tabletop:
     episodes: int | None = None
     max_steps = 100
 
-    def __init__(self, *, image_size: int = 128) -> None:
+    def __init__(self, *, image_size: int = 128, hand: Hand = "start") -> None:
         """Makes the table; nothing lies on it before `reset`.
 
         Args:
             image_size: Height and width of both cameras' pictures, in pixels.
+            hand: Where episodes begin: above the middle of the table (`start`), or `anywhere`
+                over it, so that where the hand is does not tell where it is going.
 
         Raises:
             ValueError: if `image_size` is not positive.
@@ -54,6 +59,7 @@ class Tabletop:
         if image_size <= 0:
             raise ValueError(f"`image_size` must be positive, but got {image_size}.")
         self.image_size = image_size
+        self.hand: Hand = hand
         self._renderer = Renderer(image_size=image_size)
         self._world: World | None = None
         self._goal = GOALS[0]
@@ -70,6 +76,8 @@ class Tabletop:
             "settling_steps": 0,
             "move_per_step": MOVE_PER_STEP,
             "turn_per_step": TURN_PER_STEP,
+            # Data sets that were begun before there was a choice can be continued.
+            **({} if self.hand == "start" else {"hand": self.hand}),
         }
 
     def reset(self, *, task_id: int, episode: int, seed: int) -> None:
@@ -88,6 +96,8 @@ class Tabletop:
                 raise ValueError(f"`{name}` must not be negative, but got {value}.")
         self._goal, self._instruction = GOALS[task_id], TASKS[task_id].instruction
         self._world = World(draw_scene(episode=episode, seed=seed))
+        if self.hand == "anywhere":
+            displace(self._world, np.random.default_rng([seed, episode, _DISPLACED]))
 
     def scatter(self, *, episode: int, seed: int) -> None:
         """Shows a moment to be asked about: a scene of its own, the hand anywhere (`moments.stir`).

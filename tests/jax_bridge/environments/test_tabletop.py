@@ -120,6 +120,46 @@ def test_starts_are_seeded(table):
     assert start(0, 0) != start(0, 1)
 
 
+def test_the_hand_begins_where_the_scene_says_and_data_sets_begun_before_go_on(table):
+    table.reset(task_id=2, episode=7, seed=3)
+    assert tuple(table.truth()["gripper"]) == draw_scene(episode=7, seed=3).gripper
+    assert "hand" not in table.describe()
+    assert Tabletop(image_size=64, hand="anywhere").describe() == {
+        **table.describe(),
+        "hand": "anywhere",
+    }
+
+
+def test_a_hand_anywhere_is_all_over_the_table_and_moves_nothing_else(table):
+    anywhere, hands = Tabletop(image_size=64, hand="anywhere"), []
+    for episode in range(50):
+        for task_id in (0, 9):
+            table.reset(task_id=task_id, episode=episode, seed=1)
+            anywhere.reset(task_id=task_id, episode=episode, seed=1)
+            usual, drawn = table.truth(), anywhere.truth()
+            hands.append(drawn.pop("gripper"))
+            del usual["gripper"]
+            assert drawn == usual
+            assert anywhere._running().held is None
+            assert anywhere._running().opening == MAX_OPENING
+        assert hands[-1] == hands[-2]
+    low, high = np.min(hands, axis=0), np.max(hands, axis=0)
+    assert (low >= (-0.24, -0.34, 0.06)).all()
+    assert (high <= (0.24, 0.34, 0.24)).all()
+    assert (high - low >= 0.9 * np.array([0.48, 0.68, 0.18])).all()
+
+
+def test_the_demonstrator_solves_nearly_all_starts_with_the_hand_anywhere():
+    anywhere = Tabletop(image_size=64, hand="anywhere")
+    runs = [
+        run_demonstrator(anywhere, task_id=task.task_id, episode=episode)
+        for task in anywhere.tasks
+        for episode in range(2)
+    ]
+    assert np.mean([solved for solved, _ in runs]) >= 0.95
+    assert np.max([steps for _, steps in runs]) <= 0.8 * anywhere.max_steps
+
+
 def test_only_the_words_tell_tasks_apart(table):
     starts = []
     for task in table.tasks:
