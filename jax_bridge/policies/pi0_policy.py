@@ -61,6 +61,8 @@ class Pi0Policy:
         dtype: type of weights and activations, float32 or bfloat16.
         num_steps: flow steps of the sampler.
         seed: of random weights and of the noise that the sampler starts from.
+        untrained: random weights in place of the checkpoint's, whose sizes, tokenizer and
+            statistics stay: what a probe of the checkpoint is compared with.
         robot_action_dim: dimensions of the robot's action. By default the convention's.
         action_horizon: actions in a chunk. By default what the weights were trained for.
         state_in_prompt: whether π0.5 reads the state as digits in its prompt. By default as the
@@ -86,6 +88,7 @@ class Pi0Policy:
         dtype: str = "float32",
         num_steps: int = 10,
         seed: int = 0,
+        untrained: bool = False,
         robot_action_dim: int | None = None,
         action_horizon: int | None = None,
         state_in_prompt: bool | None = None,
@@ -98,6 +101,11 @@ class Pi0Policy:
                 "`preset` or `checkpoint` must be given, but got neither. Give --policy.preset "
                 "pi05_tiny for random weights, or --policy.checkpoint FOLDER."
             )
+        if untrained and checkpoint is None:
+            raise ValueError(
+                "`untrained` must be left out without a checkpoint, whose weights it replaces, but "
+                "got True. Weights of a preset are random anyway."
+            )
         if num_steps < 1:
             raise ValueError(f"`num_steps` must be at least 1, but got {num_steps}.")
         if seed < 0:
@@ -106,6 +114,7 @@ class Pi0Policy:
             raise ValueError(f"`devices` must be at least 1, but got {devices}.")
         self._preset = preset
         self._checkpoint = checkpoint
+        self._random = untrained or checkpoint is None
         self._tokenizer = tokenizer
         self._norm_stats = norm_stats
         self._convention_name, self._robot_action_dim = convention, robot_action_dim
@@ -158,7 +167,7 @@ class Pi0Policy:
     def params(self) -> dict[str, Any]:
         """The weights, loaded or drawn when they are first needed."""
         place = None if self._devices == 1 else share_leaves(self._devices)
-        if self._checkpoint is not None:
+        if not self._random:
             return load_params(
                 self.folder / "params", dtype=self._dtype, config=self.config, sharding=place
             )
@@ -206,7 +215,7 @@ class Pi0Policy:
         entry = {
             "policy": "pi0",
             "preset": self.preset,
-            "weights": "random" if self._checkpoint is None else "checkpoint",
+            "weights": "random" if self._random else "checkpoint",
             "params_digest": self._params_digest,
             "config": self.config.to_json(),
             "dtype": self._dtype,
