@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay; gradients are clipped a group at a time.
+"""AdamW, or Muon beside it, with warm-up and cosine decay; gradients are clipped by group.
 
 One global norm would let the flow loss rescale the backbone's update: the groups of `UPDATED`
 are clipped each by its own norm, so that nothing of the expert reaches the backbone.
@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import optax
 
+from jax_bridge.ki.matrices import all_matrix_axes
 from jax_bridge.ki.parameter_groups import BACKBONE_GROUPS, group_of
 
 UPDATED = ("backbone", "expert")
@@ -33,6 +34,9 @@ class OptimiserConfig:
     weight_decay: float = 1e-10
     clip_norm: float = 1.0
     """Largest norm of each group's gradient."""
+    muon_learning_rate: float | None = None
+    """Peak rate of matrices, which Muon then moves instead of AdamW, on the same schedule; what is
+    no matrix (`matrices.py`) stays with Adam (Nesterov's) and `peak_learning_rate`. None: AdamW."""
     freeze: str | None = None
     """A regular expression; leaves whose path it matches anywhere stay as they are."""
 
@@ -46,6 +50,11 @@ class OptimiserConfig:
             raise ValueError(
                 f"`warmup_steps` must lie in [0, {self.decay_steps}), the steps of the decay, but "
                 f"got {self.warmup_steps}."
+            )
+        if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
+            raise ValueError(
+                f"`muon_learning_rate` must be positive, but got {self.muon_learning_rate}. Leave "
+                "it out for AdamW alone."
             )
         if not self.clip_norm > 0:
             raise ValueError(f"`clip_norm` must be positive, but got {self.clip_norm}.")
@@ -106,17 +115,30 @@ def make_optimiser(config: OptimiserConfig, params: Any) -> optax.GradientTransf
         config: how parameters move.
         params: a tree of leaves or shapes; only its paths are read.
     """
-
-    def own() -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(config.clip_norm),
-            optax.adamw(
-                schedule(config), b1=config.b1, b2=config.b2, eps=config.eps,
-                weight_decay=config.weight_decay,
-            ),
-        )  # fmt: skip
-
-    transforms = {name: own() for name in UPDATED}
+    moves = _adamw if config.muon_learning_rate is None else _muon
+    transforms = {
+        name: optax.chain(optax.clip_by_global_norm(config.clip_norm), moves(config))
+        for name in UPDATED
+    }
     return optax.multi_transform(
         {**transforms, FROZEN: optax.set_to_zero()}, update_groups(params, config.freeze)
     )
+
+
+def _adamw(config: OptimiserConfig) -> optax.GradientTransformation:
+    return optax.adamw(
+        schedule(config), b1=config.b1, b2=config.b2, eps=config.eps,
+        weight_decay=config.weight_decay,
+    )  # fmt: skip
+
+
+def _muon(config: OptimiserConfig) -> optax.GradientTransformation:
+    """Each matrix moves by the orthogonal matrix nearest to its momentum."""
+    rate = schedule(config)
+    assert config.muon_learning_rate is not None
+    ratio = config.muon_learning_rate / config.peak_learning_rate
+    return optax.contrib.muon(
+        lambda step: ratio * rate(step), adam_learning_rate=rate, adam_b1=config.b1,
+        adam_b2=config.b2, weight_decay=config.weight_decay / ratio,
+        adam_weight_decay=config.weight_decay, muon_weight_dimension_numbers=all_matrix_axes,
+    )  # fmt: skip
