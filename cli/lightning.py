@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,15 @@ class SayPasses(Callback):
 class ProbeCLI(LightningCLI):
     """LightningCLI with a run folder: `--out`, or the folder of the checkpoint."""
 
-    def __init__(self, typed: list[str]) -> None:
+    def __init__(self, typed: list[str], callbacks: Sequence[Callback] = ()) -> None:
         """Parses and runs.
 
         Args:
             typed: the sub-command and its options, as the user typed them.
+            callbacks: more of them, before all others.
         """
         self.args = typed
+        self.more_callbacks = callbacks
         args = with_config_of_run(resolve_config_args(typed))
         super().__init__(
             model_class=LinearProbe,
@@ -153,7 +156,8 @@ class ProbeCLI(LightningCLI):
         config = self.config_init[str(self.subcommand)].trainer
         self.run_callback = RunFolder(command=shlex.join(["vla-lens", *self.args]))
         callbacks: list[Callback] = [
-            self.run_callback, SayPasses(), LearningCurves(), ProbeFile(), TensorBoardExtras()
+            *self.more_callbacks, self.run_callback, SayPasses(), LearningCurves(), ProbeFile(),
+            TensorBoardExtras(),
         ]  # fmt: skip
         if config.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())

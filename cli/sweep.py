@@ -23,6 +23,8 @@ stopped; what fails is reported and does not stop the rest."""
 DEFAULT_OUT = Path("runs/sweep")
 FAILED = 1
 """Exit code of a sweep in which a run failed."""
+TOGETHER = 4
+"""Runs that read together: each holds its own weights and its optimiser's state."""
 SHOWN_LINES = 40
 """Runs and failures that are printed; the files hold all."""
 
@@ -45,6 +47,10 @@ def build_parser() -> ArgumentParser:
         help="runs at once; local: by default one for each GPU, or core where there is none",
     )  # fmt: skip
     add(
+        "--together", type=int, default=TOGETHER,
+        help="runs that read their batches together at most; each takes memory; 1: none",
+    )  # fmt: skip
+    add(
         "--address", type=str | None, default=None,
         help="of a Ray cluster; by default RAY_ADDRESS, or an instance of our own",
     )  # fmt: skip
@@ -54,7 +60,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _refuse_numbers(config: Namespace) -> None:
-    for name in ("workers", "cpus", "gpus"):
+    for name in ("workers", "together", "cpus", "gpus"):
         value = config[name]
         if value is not None and (value < 0 if name == "gpus" else value <= 0):
             raise ValueError(f"`--{name}` must be positive, but got {value}.")
@@ -104,8 +110,13 @@ def _engine(config: Namespace, runs: int, lock: Any) -> "Iterator[Engine]":
         from cli.sweep_worker import run_group
         from lightning_modules.sweep.ray_engine import RayEngine
 
+        most = config.together
+
+        def task(folder: str, entries: list[dict[str, Any]]) -> None:
+            run_group(folder, entries, most)
+
         with RayEngine(
-            run_group, address=config.address, workers=config.workers, cpus=config.cpus,
+            task, address=config.address, workers=config.workers, cpus=config.cpus,
             gpus=config.gpus,
         ) as engine:  # fmt: skip
             yield engine
@@ -115,7 +126,7 @@ def _engine(config: Namespace, runs: int, lock: Any) -> "Iterator[Engine]":
     devices = _gpus(config)
     workers = config.workers or len(devices) or len(os.sched_getaffinity(0))
     slots = environments(min(workers, runs), devices)
-    command = [sys.executable, "-m", "cli.sweep_worker"]
+    command = [sys.executable, "-m", "cli.sweep_worker", str(config.together)]
     yield LocalEngine(command, slots=slots, lock=lock)
 
 

@@ -56,12 +56,17 @@ class TimeSource:
     """
 
     cells = (Cell(expert="time", site="timestep", region="episode", pool="none"),)
-    name = identity = "timestep"
+    name = "timestep"
     width = 3 + 2 * WAVES
 
     def __init__(self, timestep: Int64[np.ndarray, " n"], *, longest: int) -> None:
         self.timestep = timestep
         self.longest = max(longest, 1)
+
+    @property
+    def identity(self) -> str:
+        """The same timestep is another share of a longer episode."""
+        return f"timestep/{self.longest}"
 
     def read(self, dataset: ShardDataset, rows: Shaped[np.ndarray, " b"]) -> Float[Tensor, "b 1 d"]:
         """The functions of each row's timestep."""

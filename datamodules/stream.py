@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -139,11 +139,15 @@ class BatchReader:
         """Says that these rows are read soon; of an address they are fetched meanwhile."""
         self.dataset.read_ahead(rows)
 
+    def features(self, rows: Rows) -> Sequence[Float[Tensor, "b _c _d"]]:
+        """Reads the features of each source."""
+        return tuple(source.read(self.dataset, rows) for source in self.sources)
+
     def read(self, rows: Rows) -> LatentBatch:
         """Reads one batch."""
         columns = self.columns
         return LatentBatch(
-            features=tuple(source.read(self.dataset, rows) for source in self.sources),
+            features=self.features(rows),
             targets=as_tensor(self.target.values(self.dataset, rows)),
             control_targets=as_tensor(self.target.values(self.dataset, columns.control[rows])),
             clusters=as_tensor(columns.cluster[rows]),

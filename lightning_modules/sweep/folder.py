@@ -15,6 +15,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -77,6 +78,10 @@ class SweepFolder:
         content = {"reason": " ".join(reason.split()), "traceback": traceback}
         write_whole(self.failure_file(name), json_bytes(content))
 
+    def begun(self, name: str) -> bool:
+        """Whether a run was begun since the sweep was last started."""
+        return self.run_folder(name).is_dir()
+
     def settled(self, name: str) -> bool:
         """Whether a run is done or has failed."""
         return self.result_file(name).is_file() or self.failure_file(name).is_file()
@@ -138,7 +143,10 @@ class SweepFolder:
         content = {"runs": settings, "data": data, "sessions": sessions}
         write_whole(self.path / "sweep.json", json_bytes(content))
         self.forget_failures()
-        return [run for run in runs if run.name not in finished]
+        todo = [run for run in runs if run.name not in finished]
+        for run in todo:  # what was cut off starts again from its beginning
+            shutil.rmtree(self.run_folder(run.name), ignore_errors=True)
+        return todo
 
     def _check(
         self, record: dict[str, Any] | None, finished: set[str], planned: set[str],

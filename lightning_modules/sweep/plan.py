@@ -23,6 +23,8 @@ STREAM = (
     "rollout_step", "suite", "task_range", "episode_range",
 )  # fmt: skip
 """Options of the data that say which numbers are read; runs that share them share a stream."""
+ASKED = ("target", "encoder", "whiten")
+"""Options of the data that say what is asked of the numbers; the batches are the same."""
 OWN = ("out", "ckpt_path", "config", "c")
 """Options that a sweep gives itself."""
 SEEDS = ("data.seed", "model.seed", "seed_everything")
@@ -49,6 +51,18 @@ class SweepRun:
         """Equal for runs that read the same numbers."""
         data = self.config.get("data", {})
         return json.dumps({name: data.get(name) for name in STREAM}, sort_keys=True)
+
+    @property
+    def batches(self) -> str:
+        """Equal for runs that ask for the same batches in the same order, and so read together.
+
+        Worker processes of a data module read for it alone.
+        """
+        data = self.config.get("data", {})
+        same = {name: value for name, value in data.items() if name not in ASKED}
+        trainer = self.config.get("trainer", {})
+        alone = self.name if data.get("num_workers") else ""
+        return json.dumps([same, trainer, alone], sort_keys=True)
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -202,21 +216,51 @@ def examples_of(shared: Mapping[str, Any], grid: Mapping[str, Any]) -> Iterator[
             yield make_run(shared, {**first, **setting})
 
 
+def side_by_side(runs: Sequence[SweepRun]) -> Group:
+    """The same runs, those that read together beside each other."""
+    first: dict[str, int] = {}
+    for place, run in enumerate(runs):
+        first.setdefault(run.batches, place)
+    return tuple(sorted(runs, key=lambda run: first[run.batches]))
+
+
 def groups_of(runs: Sequence[SweepRun], workers: int) -> list[Group]:
     """Cuts runs into groups that share a stream: as few as keep all workers busy.
 
     Args:
-        runs: in any order; a group keeps it.
+        runs: in any order.
         workers: how many groups are worked on at once.
     """
     by_stream: dict[str, list[SweepRun]] = {}
     for run in runs:
         by_stream.setdefault(run.stream, []).append(run)
-    groups = [tuple(group) for group in by_stream.values()]
+    groups = [side_by_side(group) for group in by_stream.values()]
     while 0 < len(groups) < workers:
         largest = max(groups, key=len)
         if len(largest) == 1:
             break
-        place, half = groups.index(largest), (len(largest) + 1) // 2
-        groups[place : place + 1] = [largest[:half], largest[half:]]
+        place, cut = groups.index(largest), _middle(largest)
+        groups[place : place + 1] = [largest[:cut], largest[cut:]]
     return sorted(groups, key=len, reverse=True)  # the long ones first: none is left for the end
+
+
+def _middle(group: Group) -> int:
+    """Where to cut: between runs that do not read together, if there is such a place."""
+    pairs = enumerate(itertools.pairwise(group), start=1)
+    between = [place for place, (one, other) in pairs if one.batches != other.batches]
+    places = between or range(1, len(group))
+    return min(places, key=lambda place: (abs(2 * place - len(group)), -place))
+
+
+def together(runs: Sequence[SweepRun], most: int) -> list[Group]:
+    """Cuts a group into runs that read together.
+
+    Args:
+        runs: of one group.
+        most: how many, for each of them takes memory.
+    """
+    found: list[Group] = []
+    for _, alike in itertools.groupby(side_by_side(runs), key=lambda run: run.batches):
+        one = tuple(alike)
+        found += [one[first : first + most] for first in range(0, len(one), most)]
+    return found

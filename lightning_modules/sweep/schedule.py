@@ -32,7 +32,8 @@ class Schedule:
         """Notes that a worker is through with a group, or died in it.
 
         The run in which it died is the first without a result: it failed, and the runs behind it
-        wait again.
+        wait again. Where several runs read together it could have been any of them: each waits
+        again, alone, and the one in which a worker dies then has failed.
 
         Args:
             group: as it was taken.
@@ -42,10 +43,15 @@ class Schedule:
             if self._stopped:
                 return
             rest = [run for run in group if not self.folder.settled(run.name)]
-            if rest:
+            begun = [run for run in rest if self.folder.begun(run.name)]
+            if reason and len(begun) > 1:
+                self._waiting.extend((run,) for run in begun)
+                rest = [run for run in rest if run not in begun]
+            elif rest:
                 self.folder.write_failure(rest[0].name, reason or UNSEEN)
-            if rest[1:]:
-                self._waiting.append(tuple(rest[1:]))
+                rest = rest[1:]
+            if rest:
+                self._waiting.append(tuple(rest))
 
     def stop(self) -> None:
         """Gives no more groups out, and takes no more notes: the sweep was interrupted."""

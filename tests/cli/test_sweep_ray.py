@@ -4,12 +4,14 @@ Ray is imported where it is used: an instance of a sweep's own is bound to this 
 if nobody has imported Ray before.
 """
 
+import functools
 import subprocess
 import sys
 
 import pytest
 
 from cli.main import main
+from lightning_modules.sweep import ray_engine
 from lightning_modules.sweep.folder import SweepFolder
 from lightning_modules.sweep.plan import SweepRun
 from lightning_modules.sweep.ray_engine import RayEngine
@@ -31,22 +33,43 @@ def end_task(folder: str, entries: list[dict]) -> None:
             os._exit(9)
         if do == "raise":
             raise RuntimeError("out of luck")
-        here = {"threads": [os.environ["OMP_NUM_THREADS"]], "ip": [ray.util.get_node_ip_address()]}
+        given = ray.get_runtime_context().get_assigned_resources()
+        here = {
+            "threads": [os.environ["OMP_NUM_THREADS"]], "ip": [ray.util.get_node_ip_address()],
+            "gpu": [given["GPU"]], "device": [os.environ["CUDA_VISIBLE_DEVICES"]],
+        }  # fmt: skip
         SweepFolder(Path(folder)).write_result(entry["name"], pyarrow.table(here))
 
 
-def test_a_ray_task_that_dies_fails_the_run_it_died_in_and_no_other(tmp_path):
+@pytest.fixture
+def one_gpu(monkeypatch):
+    """Lets an instance of Ray believe that there is one GPU; whoever uses it would find out."""
+    import_really = ray_engine.import_ray
+
+    def import_ray():
+        ray = import_really()
+        monkeypatch.setattr(ray, "init", functools.partial(ray.init, num_gpus=1))
+        return ray
+
+    monkeypatch.setattr(ray_engine, "import_ray", import_ray)
+
+
+def test_tasks_share_a_gpu_and_one_that_dies_fails_the_run_it_died_in_and_no_other(
+    tmp_path, one_gpu
+):
     folder = SweepFolder(tmp_path)
     group = [
         SweepRun(name=f"{place}-{do}", settings={"do": do}, config={})
         for place, do in enumerate(["done", "die", "raise", "done"])
     ]
-    with RayEngine(end_task, address="local", workers=4, cpus=0.5, gpus=None) as engine:
-        assert engine.workers == 4
+    with RayEngine(end_task, address="local", workers=4, cpus=0.25, gpus=0.5) as engine:
+        assert engine.workers == 2  # the cores have room for four
         engine.run(Schedule(folder, [tuple(group)]), lambda: None)
     assert folder.finished() == {"0-done", "3-done"}
     assert "its Ray task ended with WorkerCrashedError" in folder.failures()["1-die"]
-    assert folder.table(group).to_pydict() == {"threads": ["1"] * 2, "ip": ["127.0.0.1"] * 2}
+    assert folder.table(group).to_pydict() == {
+        "threads": ["1"] * 2, "ip": ["127.0.0.1"] * 2, "gpu": [0.5] * 2, "device": ["0"] * 2,
+    }  # fmt: skip
     assert "RuntimeError('out of luck')" in folder.failures()["2-raise"]
 
 

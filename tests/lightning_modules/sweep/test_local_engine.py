@@ -54,6 +54,35 @@ def test_a_worker_that_dies_fails_the_run_it_died_in_and_no_other(tmp_path):
     )
 
 
+def test_of_runs_that_read_together_each_waits_alone_when_their_worker_dies(tmp_path):
+    folder, (group,) = SweepFolder(tmp_path), groups(("done", "done", "die", "done", "done"))
+    schedule = Schedule(folder, [group])
+    assert schedule.take() == group
+    finish(folder, group[0].name)
+    for one in group[:3]:
+        folder.run_folder(one.name).mkdir(parents=True)
+    schedule.settle(group, "out of memory")
+    assert folder.failures() == {}
+    assert schedule.take() == group[1:2]
+    finish(folder, group[1].name)
+    schedule.settle(group[1:2])
+    assert schedule.take() == group[2:3]
+    schedule.settle(group[2:3], "out of memory")
+    assert folder.failures() == {group[2].name: "out of memory"}
+    assert schedule.take() == group[3:]
+    assert schedule.take() is None
+
+
+def test_a_sweep_that_goes_on_begins_its_runs_anew(tmp_path):
+    folder = SweepFolder(tmp_path / "out")
+    opened(folder, "a", "b")
+    for name in "ab":
+        folder.run_folder(name).mkdir(parents=True)
+    finish(folder, "b")
+    assert opened(folder, "a", "b") == ["a"]
+    assert [folder.begun(name) for name in "ab"] == [False, True]
+
+
 def test_a_worker_takes_one_group_after_the_other(tmp_path):
     folder = go(tmp_path, groups(("done", "done"), ("done",), ("done",)), workers=1)
     assert len({call[1] for call in calls(folder)}) == 1

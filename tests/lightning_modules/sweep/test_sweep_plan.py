@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lightning_modules.sweep.plan import examples_of, groups_of, merged, runs_of
+from lightning_modules.sweep.plan import examples_of, groups_of, merged, runs_of, together
 
 SHARED = {"trainer": {"max_epochs": 3}, "data": {"path": "a", "layer": 2}}
 GRID = {
@@ -68,6 +68,49 @@ def test_groups_share_a_stream_and_are_cut_no_finer_than_the_workers_need():
         assert {r.name for r in itertools.chain(*cut)} == {r.name for r in runs}
         assert all(len({run.stream for run in group}) == 1 for group in cut)
     assert groups_of([], workers=3) == []
+
+
+ASKED = {
+    "data.target": ["task_id", "instruction"],
+    "data.seed": [0, 1, 2],
+    "model.seed": [0, 1],
+}
+
+
+def test_runs_that_ask_for_the_same_batches_read_together():
+    (group,) = groups_of(runs_of(SHARED, ASKED), workers=1)
+    parts = together(group, most=10)
+    assert [len(part) for part in parts] == [4, 4, 4]
+    for part in parts:
+        assert {run.settings["data.seed"] for run in part} == {part[0].settings["data.seed"]}
+        assert len({run.settings["data.target"] for run in part}) == 2
+    assert [len(part) for part in together(group, most=3)] == [3, 1] * 3
+    assert [len(part) for part in together(group, most=1)] == [1] * 12
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("data.batch_size", [8, 16]), ("data.fractions", [[0.6, 0.2, 0.2], [0.8, 0.1, 0.1]]),
+        ("trainer.max_epochs", [1, 2]), ("data.seed", [0, 1]),
+    ],
+)  # fmt: skip
+def test_runs_that_see_other_batches_do_not(option, values):
+    assert [len(part) for part in together(runs_of(SHARED, {option: values}), most=9)] == [1, 1]
+
+
+def test_runs_with_worker_processes_read_for_themselves():
+    own = merged(SHARED, {"data": {"num_workers": 2}})
+    runs = runs_of(own, {"model.seed": [0, 1, 2]})
+    assert [len(part) for part in together(runs, most=9)] == [1, 1, 1]
+
+
+def test_groups_are_cut_between_runs_that_do_not_read_together():
+    runs = runs_of(SHARED, ASKED)
+    assert [len(group) for group in groups_of(runs, workers=2)] == [8, 4]
+    for group in groups_of(runs, workers=3):
+        assert len(together(group, most=10)) == 1
+    assert [len(group) for group in groups_of(runs, workers=4)] == [4, 4, 2, 2]
 
 
 def test_the_examples_hold_every_setting():
