@@ -81,12 +81,15 @@ class SimilarityMatrix:
     """Cosines of the embeddings themselves."""
     control: tuple[tuple[float | None, ...], ...] = ()
     """The readings of the probe that was trained on exchanged instructions."""
+    low: tuple[tuple[float | None, ...], ...] = ()
+    """Lower ends of the 95 % intervals of `read`; None where one unit holds the instruction."""
+    high: tuple[tuple[float | None, ...], ...] = ()
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "SimilarityMatrix":
         """Reads what `to_json` of the results wrote."""
-        words = ("read", "perfect", "control")
-        rows = {word: tuple(tuple(row) for row in entry[word]) for word in words}
+        words = ("read", "perfect", "control", "low", "high")
+        rows = {word: tuple(tuple(row) for row in entry.get(word, ())) for word in words}
         return cls(names=tuple(entry["names"]), **rows)
 
 

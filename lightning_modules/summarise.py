@@ -195,9 +195,10 @@ def _similarity(
     own, other = (_metric(p, SimilarityGap) for p in (part, control))
     if own is None:
         return {}
+    low, high = own.matrix_ends(chosen)
     return {
         "similarity": SimilarityMatrix(
-            names=own.instructions,
+            names=own.instructions, low=_rows(low), high=_rows(high),
             read=_rows(own.matrix(chosen)), perfect=_rows(own.embeddings()),
             control=() if other is None else _rows(other.matrix(chosen)),
         )

@@ -38,7 +38,8 @@ CAPTIONS: dict[str, str] = {
     "separation_cka": "Unbiased CKA between the experts' latents of the same samples at the same "
     "step, by layer; dotted: no dependence. Bands: jackknife over episodes.",
     "separation_angles": "Mean angle between the five main directions of both experts among "
-    "samples (0: the same, 90: none in common). Grey: exchanged episodes, 95 % of pairings.",
+    "samples (0: the same, 90: none in common). Bands: jackknife over hands of episodes (none "
+    "below 6 episodes). Grey: exchanged episodes, 95 % of pairings.",
     "disagreement": "How often the probes of both experts name different instructions, with 95 % "
     "bands by drawing episodes. Grey: how often two probes would that err independently.",
     "predictors": "Area under the ROC curve of held-out predictions of success at each step, with "

@@ -40,7 +40,9 @@ CAPTIONS: dict[str, str] = {
     "predictor, where that is stronger), by the lower end of the 95 % interval.",
     "similarity": "Mean cosine of the chosen cell's readings of each instruction (rows) to every "
     "instruction's embedding (columns), both centred, beside the same cell trained on exchanged "
-    "instructions, and beside what perfect readings would give. Empty rows: not in this split.",
+    "instructions, and beside what perfect readings would give. Empty rows: not in this split. "
+    "±: half the width of the 95 % interval by drawing whole units of the split (none where one "
+    "unit holds the instruction, as where whole tasks are held out).",
     "curves": "Validation loss by epoch: the chosen cell, the middle 80 % of the others, and the "
     "control with exchanged targets.",
     "reliability": "Accuracy of the chosen cell's answers by the probability that it stated.",

@@ -1,11 +1,14 @@
 """Readings against the instructions' embeddings: the probe, its control, and what could be."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_modules.figures.style import SETTINGS, shorten_name
-from lightning_modules.results import ProbeResults
+from lightning_modules.results import ProbeResults, SimilarityMatrix
 
 MOST_NUMBERS = 14
 """With more instructions than this the numbers would not be readable."""
@@ -15,6 +18,22 @@ Rows = tuple[tuple[float | None, ...], ...]
 def image_of(rows: Rows) -> np.ndarray:
     """The matrix with NaN where nothing is known."""
     return np.array([[np.nan if x is None else x for x in row] for row in rows])
+
+
+def half_widths(matrix: SimilarityMatrix) -> np.ndarray:
+    """Half the width of each entry's interval; NaN where there is none."""
+    return (image_of(matrix.high) - image_of(matrix.low)) / 2
+
+
+def _number(axes: Axes, image: np.ndarray, half: np.ndarray) -> None:
+    for (y, x), value in np.ndenumerate(image):
+        if not np.isfinite(value):
+            continue
+        known, colour = np.isfinite(half[y, x]), "white" if abs(value) > 0.65 else "#111827"
+        look: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+        axes.text(x, y - 0.14 * known, f"{value:.1f}", fontsize=6.5, **look)
+        if known:
+            axes.text(x, y + 0.26, f"±{half[y, x]:.1f}", fontsize=4.5, **look)
 
 
 def draw_similarity(results: ProbeResults) -> Figure:
@@ -37,13 +56,8 @@ def draw_similarity(results: ProbeResults) -> Figure:
             image = image_of(rows)
             drawn = axes.imshow(image, vmin=-1, vmax=1, cmap="RdBu_r")
             if size <= MOST_NUMBERS:
-                for (y, x), value in np.ndenumerate(image):
-                    if np.isfinite(value):
-                        colour = "white" if abs(value) > 0.65 else "#111827"
-                        axes.text(
-                            x, y, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
-                            color=colour,
-                        )  # fmt: skip
+                own = rows is matrix.read and bool(matrix.low)
+                _number(axes, image, half_widths(matrix) if own else np.full_like(image, np.nan))
             axes.set_xticks(range(size), [str(i) for i in range(size)], fontsize=7)
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("embedding of instruction")

@@ -42,6 +42,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     with rc_context(SETTINGS):
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160, metadata={"Software": None})
+        figure.set_layout_engine("none")  # keeps what was laid out: it takes as long as drawing
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 

@@ -4,19 +4,22 @@ Letters: e episodes, s steps, c cells, d width, n samples, p directions.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.linalg import eigh, subspace_angles
 
 from lightning_modules.language.hsic import cka
-from lightning_modules.language.jackknife import JackknifeSums
+from lightning_modules.language.jackknife import JackknifeSums, jackknife_interval
 from lightning_modules.language.layer_measures import step_hsic
+from lightning_modules.language.sample_directions import (
+    SampleDirections,
+    left_out_in_turn,
+    mean_angle,
+)
 from lightning_modules.metrics.estimate import percentiles
 from lightning_modules.metrics.unit_groups import draw_weights
 
-DIRECTIONS = 5
-"""The principal directions whose angles are compared."""
 MOST_SAMPLES = 1024
 """Samples that the angles rest on, at most."""
 PAIRINGS = 50
@@ -28,6 +31,9 @@ class Angles:
     """Mean principal angle in degrees, and what random pairings of episodes give."""
 
     mean: float
+    low: float
+    """Lower end of the 95 % interval, by leaving hands of episodes out; NaN of fewer than six."""
+    high: float
     chance_low: float
     chance_high: float
     samples: int
@@ -40,26 +46,6 @@ def flat_samples(
     episodes = int(np.searchsorted(there.sum(1).cumsum(), most, side="right"))
     row, step = np.nonzero(there[: max(episodes, 1)])
     return row.astype(np.int64), step.astype(np.int64)
-
-
-def main_directions(
-    features: Float[np.ndarray, "n d"], step: Int64[np.ndarray, " n"]
-) -> Float64[np.ndarray, "n p"]:
-    """Orthonormal directions among samples in which features vary most, apart from the step.
-
-    The mean of each step is taken away: that both experts follow the clock is no agreement.
-    """
-    moved = features.astype(np.float64)
-    for number in np.unique(step):
-        here = step == number
-        moved[here] -= moved[here].mean(0)
-    wide = moved.shape[1] >= len(moved)
-    inner = moved @ moved.T if wide else moved.T @ moved
-    n = len(inner)
-    sizes, vectors = eigh(inner, subset_by_index=(max(0, n - DIRECTIONS), n - 1))
-    kept = sizes > 1e-10 * max(float(sizes[-1]), 1e-300)
-    found = vectors[:, kept]
-    return found if wide else moved @ found / np.sqrt(sizes[kept])
 
 
 def exchanged_order(
@@ -75,31 +61,25 @@ def exchanged_order(
     return order
 
 
-def principal_angles(
-    one: Float64[np.ndarray, "n _p"],
-    two: Float64[np.ndarray, "n _q"],
-    row: Int64[np.ndarray, " n"],
-    step: Int64[np.ndarray, " n"],
-    *,
-    seed: int,
+def angles_between(
+    one: Sequence[Float64[np.ndarray, "_n _p"]],
+    two: Sequence[Float64[np.ndarray, "_n _q"]],
+    orders: Sequence[Int64[np.ndarray, " n"]],
 ) -> Angles:
-    """The mean angle between both sets of directions, beside chance.
+    """The mean angle between both sets of directions, its interval, and chance.
 
-    Source: Björck & Golub (1973), by scipy; on samples, as in SVCCA (Raghu et al., 2017), since
-    experts differ in width.
+    Args:
+        one: the directions among all samples, then those without each hand of episodes.
+        two: of the other expert.
+        orders: the samples, with episodes exchanged.
     """
-    random = np.random.default_rng(seed)
-    if not one.shape[1] or not two.shape[1]:
-        nothing = float("nan")
-        return Angles(mean=nothing, chance_low=nothing, chance_high=nothing, samples=len(row))
-    orders = [exchanged_order(row, step, random) for _ in range(PAIRINGS)]
-    cosines = np.linalg.svd(np.stack([one[order].T @ two for order in orders]), compute_uv=False)
-    chance = np.degrees(np.arccos(np.clip(cosines, 0, 1))).mean(-1)
-    low, high = np.percentile(chance, [2.5, 97.5])
-    mean = float(np.degrees(subspace_angles(one, two)).mean())
+    found = np.array([mean_angle(a.T @ b) for a, b in zip(one, two, strict=True)])
+    low, high = jackknife_interval(found[:1], found[1:, None])
+    chance = mean_angle(np.stack([one[0][order].T @ two[0] for order in orders]))
+    chance_low, chance_high = np.percentile(chance, [2.5, 97.5])
     return Angles(
-        mean=mean, chance_low=float(low), chance_high=float(high),
-        samples=len(row),
+        mean=float(found[0]), low=float(low[0]), high=float(high[0]),
+        chance_low=float(chance_low), chance_high=float(chance_high), samples=len(one[0]),
     )  # fmt: skip
 
 
@@ -116,15 +96,22 @@ def cell_angles(
         others: latents of a single cell each, [e, s, 1, their width].
         latents: of the cells that each is compared with.
         there: where there is a sample.
-        seed: of the random pairings.
+        seed: of the random pairings, and of who is left out together.
     """
     row, step = flat_samples(there)
-    directions = [main_directions(latents[row, step, c], step) for c in range(latents.shape[2])]
-    found = []
-    for values in others:
-        one = main_directions(values[row, step, 0], step)
-        found.append([principal_angles(one, two, row, step, seed=seed) for two in directions])
-    return found
+    samples = [slice(None), *left_out_in_turn(row, seed=seed)]
+    random = np.random.default_rng(seed)
+    orders = [exchanged_order(row, step, random) for _ in range(PAIRINGS)]
+
+    def found(values: Float[np.ndarray, "n d"]) -> list[np.ndarray]:
+        every = SampleDirections(values, step)
+        return [every.directions(kept) for kept in samples]
+
+    cells = [found(latents[row, step, c]) for c in range(latents.shape[2])]
+    return [
+        [angles_between(one, two, orders) for two in cells]
+        for one in (found(values[row, step, 0]) for values in others)
+    ]
 
 
 def add_separation(

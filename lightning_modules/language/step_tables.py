@@ -88,7 +88,8 @@ def separation_rows(
         angle = angles[cell]
         numbers = {
             "cka": value[cell], "cka_low": low[cell], "cka_high": high[cell],
-            "angle": angle.mean, "angle_chance_low": angle.chance_low,
+            "angle": angle.mean, "angle_low": angle.low, "angle_high": angle.high,
+            "angle_chance_low": angle.chance_low,
             "angle_chance_high": angle.chance_high, "angle_samples": angle.samples,
             "disagreement": differ.share[cell], "disagreement_low": differ.low[cell],
             "disagreement_high": differ.high[cell],

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from lightning_modules.metrics.estimate import percentiles
 from lightning_modules.metrics.grid_metric import (
     GridMetric,
     MetricBatch,
@@ -18,6 +19,7 @@ from lightning_modules.metrics.grid_metric import (
     add_by_group,
 )
 from lightning_modules.metrics.sample_means import SAME
+from lightning_modules.metrics.unit_groups import draw_weights
 
 MOST_INSTRUCTIONS = 40
 """More would make a matrix that nobody can read."""
@@ -126,6 +128,27 @@ class SimilarityGap(GridMetric):
         count = rows.reshape(self.groups, size).sum(0)[:, None]
         sums = total[:, cell].reshape(self.groups, size, size).sum(0)
         return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+
+    def matrix_ends(
+        self, cell: int, *, draws: int = 1000, seed: int = 0
+    ) -> tuple[Float64[np.ndarray, "m m"], Float64[np.ndarray, "m m"]]:
+        """Ends of the 95 % interval of each entry, by drawing whole units.
+
+        NaN where a single unit holds the instruction: it is drawn whole or not at all.
+        """
+        size = len(self.kept)
+        with self.sync_context():  # the sums of all ranks, which must all ask
+            total, rows = self.total.cpu().numpy(), self.rows.cpu().numpy()
+        count = rows.reshape(self.groups, size)
+        weights = draw_weights(count.sum(1), draws=draws, seed=seed)
+        sums = total[:, cell].reshape(self.groups, size * size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = (weights @ sums).reshape(-1, size, size) / (weights @ count)[..., None]
+        ends = np.full((2, size, size), np.nan)
+        for row, units in enumerate((count > 0).sum(0).tolist()):
+            if units > 1:
+                ends[:, row] = percentiles(drawn[:, row].T, units=units).T
+        return ends[0], ends[1]
 
     def embeddings(self) -> Float64[np.ndarray, "m m"]:
         """What perfect readings would give."""

@@ -58,8 +58,9 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
         {
             "pair": "pair", "layer": "layer", "flow_time": "flow time", "cka": "CKA",
             "cka_low": "95 % from", "cka_high": "to", "angle": "angle",
-            "angle_chance_low": "by chance from", "angle_chance_high": "to",
-            "disagreement": "disagree", "disagreement_low": "95 % from", "disagreement_high": "to",
+            "angle_low": "95 % from", "angle_high": "to", "angle_chance_low": "by chance from",
+            "angle_chance_high": "to", "disagreement": "disagree",
+            "disagreement_low": "95 % from", "disagreement_high": "to",
             "disagreement_independent": "if independent",
         },
     ),

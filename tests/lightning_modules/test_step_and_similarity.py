@@ -11,11 +11,13 @@ from datamodules.target_spec import TargetSpec
 from lightning_modules.figures.confusion_matrix import draw_confusion
 from lightning_modules.figures.probe_figures import probe_figures
 from lightning_modules.figures.rollout_steps import step_grid
-from lightning_modules.figures.similarity_matrix import image_of
+from lightning_modules.figures.similarity_matrix import half_widths, image_of
 from lightning_modules.metrics.class_recall import BalancedAccuracy
+from lightning_modules.metrics.estimate import percentiles
 from lightning_modules.metrics.grid_metric import MetricBatch, MetricContext
 from lightning_modules.metrics.similarity import SimilarityGap
 from lightning_modules.metrics.step_sums import StepSums, drawn_means, stretch_length
+from lightning_modules.metrics.unit_groups import draw_weights
 from lightning_modules.results import ProbeResults
 from tests.lightning_modules.test_controls import held_out
 from tests.lightning_modules.test_metrics import class_batch, classes_context
@@ -84,6 +86,28 @@ def test_perfect_readings_give_the_embeddings_own_matrix_and_constant_ones_no_ga
     np.testing.assert_allclose(gaps, [expected, 0], atol=1e-6)
 
 
+def test_entries_of_the_matrix_have_intervals_over_units_where_there_are_several():
+    random = torch.Generator().manual_seed(1)
+    table = torch.randn(3, 6, generator=random)
+    own = torch.tensor([i % 10 % 2 if i % 10 < 9 else 2 for i in range(200)])  # 2: unit 9 alone
+    said = (table[own] + torch.randn(200, 6, generator=random))[:, None]
+    metric = vectors(said, table[own], table)
+    low, high = metric.matrix_ends(0, draws=400)
+    matrix = metric.matrix(0)
+    assert np.isnan([low[2], high[2]]).all()
+    assert (low[:2] < matrix[:2]).all()
+    assert (matrix[:2] < high[:2]).all()
+    # The same by hand, for the cosine of the readings of 0 to 1.
+    mean = table.mean(0)
+    unit = torch.nn.functional.normalize
+    cosine = (unit(said[:, 0] - mean, dim=-1) @ unit(table[1] - mean, dim=0)).numpy()
+    weights = draw_weights(np.ones(10, np.int64), draws=400)
+    of_unit = [cosine[np.arange(unit, 200, 10)].mean() for unit in range(0, 9, 2)]
+    drawn = weights[:, 0:9:2] @ of_unit / weights[:, 0:9:2].sum(1)
+    ends = percentiles(drawn[None], units=5)[0]
+    np.testing.assert_allclose([low[0, 1], high[0, 1]], ends, atol=1e-9)
+
+
 def test_instructions_of_one_embedding_share_a_row():
     table = torch.eye(3)[[0, 1, 0, 2]]
     metric = vectors(table[[0, 1, 2, 3] * 5][:, None], table[[0, 1, 2, 3] * 5], table)
@@ -143,6 +167,11 @@ def test_readings_of_instructions_have_a_matrix_beside_their_control(planted, tr
     assert np.diag(control).mean() < 0.5
     assert results.cells[0].metrics["similarity_gap"].low > 0.5
     assert len(matrix.names) == 4
+    seen = np.isfinite(read) & np.isfinite(image_of(matrix.low))
+    assert seen.any()
+    assert (image_of(matrix.low) <= read)[seen].all()
+    assert (read <= image_of(matrix.high))[seen].all()
+    assert ((half_widths(matrix) < 0.5) == seen).all()
     figure = dict(probe_figures(results))["similarity"]
     titles = [axes.get_title("left") for axes in figure.axes]
     assert titles[0].startswith("the probe\nown minus others")
