@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,25 @@ def test_a_latent_that_is_not_finite_is_named_by_shard_key_and_field(tmp_path):
     data.setup()
     message = r"text.mean of sample planted-t001-e0003-s0010 in shard planted-t000.* is NaN"
     with pytest.raises(ValueError, match=message):
+        _ = data.statistics
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_so_is_one_that_is_infinite_but_not_one_that_is_large(tmp_path, monkeypatch, value):
+    from tests import planted
+
+    sample = planted.PlantedLatents.sample
+
+    def spoilt(self, task, timestep, episode=0):
+        latents = sample(self, task, timestep, episode)
+        latents[planted.TEXT][0, 0] = 3e38
+        if (task, timestep, episode) == (1, 2, 13):
+            latents[planted.TEXT][2, WIDTH - 1] = value
+        return latents
+
+    monkeypatch.setattr(planted.PlantedLatents, "sample", spoilt)
+    data = LatentDataModule(str(write_planted(tmp_path / "data", tasks=2)))
+    with pytest.raises(ValueError, match=r"text.mean of sample planted-t001-e0003-s0010 in shard"):
         _ = data.statistics
 
 

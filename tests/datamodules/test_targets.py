@@ -5,6 +5,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from datamodules.encoders.text_space import TextSpace
 from datamodules.encoders.word_vectors import WordVectors
 from datamodules.latents import LatentDataModule
+from datamodules.targets.labels import Labels
 from jax_bridge.shards import open_dataset
 from tests.planted import write_planted
 
@@ -86,6 +87,27 @@ def test_a_class_without_training_samples_is_reported(tmp_path):
     assert 0 < len(missing) < 4
     names = [data.target_spec.classes[number] for number in sorted(missing)]
     assert data.describe()["untrained_classes"] == names
+
+
+@pytest.mark.parametrize(
+    ("all_trained", "classes", "message"),
+    [
+        (False, 2, r"`target` colour needs training samples of at least 2 classes, but got none of 1: 'c1'"),
+        (True, 3, r"of at least 2 classes, and of each, but got none of 1: 'c2'"),
+    ],
+)  # fmt: skip
+def test_an_empty_class_is_refused_where_nothing_could_be_learnt(
+    planted, all_trained, classes, message
+):
+    dataset = open_dataset(planted)
+    rows = np.arange(dataset.index.num_rows)
+    target = Labels("colour", lambda _, some: [f"c{row % classes}" for row in some],
+                    all_trained=all_trained)  # fmt: skip
+    assert target.known(dataset, rows).all()
+    trained = rows[rows % classes < classes - 1]
+    with pytest.raises(ValueError, match=message):
+        target.fit(dataset, rows=rows, training=trained)
+    assert target.fit(dataset, rows=rows, training=rows).size == classes
 
 
 def test_an_instruction_that_never_changes_is_refused(planted):
