@@ -2,17 +2,21 @@
 
 | kind | question | answer |
 |---|---|---|
-| `where` | where is the red cube | `x07 y12`, its middle in the outer camera's picture |
+| `where` | where is the red cube | `x14 y24`, its middle in the outer camera's picture |
 | `inside` | what is in the blue bowl | `red cube`, `red cube and red ball`, `nothing` |
 | `whether` | is the red cube in the blue bowl | `yes`, `no` |
 | `held` | what is in the hand | `red cube`, `nothing` |
 | `there` | is there an orange ball | `yes`, `no`: of things that not every scene has |
-| `everything` | where is everything | `red cube x07 y12 white plate x03 y04 ...`, in any order |
+| `everything` | where is everything | `red cube x14 y24 white plate x06 y09 ...`, in any order |
+| `way` | put the red cube in the blue bowl | `front 3 right 2 x14 y24 x06 y09` |
 
-`everything` is long, and is asked only where it is asked for by name; one picture then says as much
-as ten questions `where`.
+The last two are asked only where they are asked for by name. `everything` is long; one picture then
+says as much as ten questions `where`. `way` puts an instruction and answers what acting on it
+needs: how far the hand still has to go (to the object, or with the object in the hand to the
+container; steps of 5 cm away from the robot and to its left, five at most), then the cells of the
+object and of the container.
 
-Places are cells of a grid that cuts the picture into 16 by 16, from its left and from its top:
+Places are cells of a grid that cuts the picture into 32 by 32, from its left and from its top:
 however large the picture is. Whatever is hidden is asked about as well. Where yes or no, something
 or nothing can both be asked for, either is as likely, so that nobody answers well without looking.
 """
@@ -27,10 +31,13 @@ from jax_bridge.environments.question import Question
 from jax_bridge.environments.tabletop.camera import Camera, Point
 from jax_bridge.environments.tabletop.renderer import OUTER_VIEW, place_outer_camera
 from jax_bridge.environments.tabletop.scene import CONTAINERS, DISTRACTORS
+from jax_bridge.environments.tabletop.tasks import GOALS
 
-EVERYTHING = "everything"
-GRID = 16
+EVERYTHING, WAY = "everything", "way"
+GRID = 32
 """Cells from side to side of a picture."""
+STRIDE, MOST_STRIDES = 0.05, 5
+"""Of the way to go, in metres, and how many are told at most."""
 _INSIDE = re.compile(r"in\((\w+), (\w+)\)")
 _HELD = re.compile(r"grasped\((\w+)\)")
 _ON = {item.name: "on" if item.shape == "plate" else "in" for item in CONTAINERS}
@@ -41,7 +48,7 @@ class TabletopQuestions:
     """Asks about frames of the built-in simulator.
 
     Args:
-        kinds: what it asks; None: every kind of the table above but `everything`.
+        kinds: what it asks; None: every kind of the table above but the last two.
 
     Raises:
         ValueError: if there is no such kind.
@@ -52,13 +59,13 @@ class TabletopQuestions:
         place_outer_camera(self._camera)
         known: dict[str, Callable[[Truth, np.random.Generator], Question]] = {
             "where": self._where, "inside": _inside, "whether": _whether, "held": _held,
-            "there": _there, EVERYTHING: self._everything,
+            "there": _there, EVERYTHING: self._everything, WAY: self._way,
         }  # fmt: skip
         if unknown := sorted(set(kinds or ()) - set(known)):
             raise ValueError(
                 f"`kinds` must be some of {', '.join(known)}, but got {', '.join(unknown)}."
             )
-        chosen = kinds or [kind for kind in known if kind != EVERYTHING]
+        chosen = kinds or [kind for kind in known if kind not in (EVERYTHING, WAY)]
         self._kinds = tuple(known[kind] for kind in chosen)
 
     def ask(self, truth: Truth, random: np.random.Generator) -> Question:
@@ -80,6 +87,21 @@ class TabletopQuestions:
     def _everything(self, truth: Truth, random: np.random.Generator) -> Question:
         told = [f"{_words(name)} {place}" for name, place in self._places(truth).items()]
         return Question(EVERYTHING, "where is everything", " ".join(random.permutation(told)))
+
+    def _way(self, truth: Truth, random: np.random.Generator) -> Question:
+        held_things = {thing for (thing,) in _true(_HELD, truth)}
+        carried = [goal for goal in GOALS if goal.target.name in held_things]
+        others = [goal for goal in GOALS if goal not in carried]
+        chosen = _either(carried, others, random)
+        goal, held = chosen[random.integers(len(chosen))], chosen is carried
+        aim = truth["objects"][(goal.container if held else goal.target).name]
+        strides = (np.asarray(aim) - truth["gripper"])[:2] / STRIDE
+        front, left = np.rint(strides.clip(-MOST_STRIDES, MOST_STRIDES)).astype(int).tolist()
+        way = f"{'back' if front < 0 else 'front'} {abs(front)} "
+        way += f"{'right' if left < 0 else 'left'} {abs(left)}"
+        places = self._places(truth)
+        seen = [places[i.name] for i in (goal.target, goal.container) if i.name in places]
+        return Question(WAY, goal.instruction, " ".join([way, *seen]))
 
     def _places(self, truth: Truth) -> dict[str, str]:
         """The cells of all things that are in the picture."""

@@ -22,9 +22,10 @@ WORDS: tuple[str, ...] = (
     "yes", "no", "nothing", "there", "an", "hand",
     *(f"{axis}{cell:02d}" for axis in "xy" for cell in range(16)),
     "everything",
+    *(f"{axis}{cell:02d}" for axis in "xy" for cell in range(16, 32)),
 )  # fmt: skip
 """Words with a token of their own; new ones go to the end, so that old weights keep theirs."""
-ROOM = 128
+ROOM = 256
 """Ids that are kept for words."""
 NUMBERS = range(-1, 256)
 """Bins of a state (`discretise_state`), each with a token of its own."""

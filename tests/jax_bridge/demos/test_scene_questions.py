@@ -9,6 +9,7 @@ from cli.main import main
 from jax_bridge.demos.scene_questions import SCENES_PER_EPISODE, ScenePlan, SceneQuestionWriter
 from jax_bridge.environments.tabletop import Tabletop
 from jax_bridge.environments.tabletop.questions import TabletopQuestions
+from jax_bridge.environments.tabletop.tasks import GOALS
 from jax_bridge.policies.tokenizers import make_tokenizer
 from jax_bridge.shards import open_dataset
 
@@ -39,9 +40,37 @@ def test_everything_names_each_thing_in_the_picture_with_its_place():
         assert len(tokenizer.encode(text).ids) == len(text.split())
 
 
-def test_everything_is_asked_only_by_name():
+def told_way(words):
+    (first, ahead, second, aside), signs = (
+        words[:4],
+        {"front": 1, "back": -1, "left": 1, "right": -1},
+    )
+    return [signs[first] * int(ahead) * 0.05, signs[second] * int(aside) * 0.05]
+
+
+def test_the_way_leads_to_the_object_and_with_it_in_the_hand_to_the_container():
+    questioner, random, held = TabletopQuestions(["way"]), np.random.default_rng(0), 0
+    for scene in range(60):
+        truth = shown(scene).truth()
+        asked = questioner.ask(truth, random)
+        goal = next(goal for goal in GOALS if goal.instruction == asked.words)
+        carried = truth["predicates"][f"grasped({goal.target.name})"]
+        held += carried
+        aim = truth["objects"][(goal.container if carried else goal.target).name]
+        gone = np.add(truth["gripper"][:2], told_way(asked.answer.split()))
+        near = np.abs(gone - aim[:2]) <= 0.025 + 1e-9
+        far = np.abs(np.subtract(aim, truth["gripper"]))[:2] > 0.25
+        assert (near | far).all(), asked
+        places = [questioner.place(truth["objects"][i.name]) for i in (goal.target, goal.container)]
+        assert " ".join(asked.answer.split()[4:]) == " ".join(filter(None, places))
+        assert len(make_tokenizer("words").encode(asked.answer).ids) == len(asked.answer.split())
+    assert held, "some are told with the object in the hand"
+
+
+def test_everything_and_the_way_are_asked_only_by_name():
     random, truth = np.random.default_rng(0), shown(0).truth()
-    assert "everything" not in {TabletopQuestions().ask(truth, random).kind for _ in range(200)}
+    kinds = {TabletopQuestions().ask(truth, random).kind for _ in range(200)}
+    assert not kinds & {"everything", "way"}
     with pytest.raises(ValueError, match=r"`kinds` must be some of where, .* got colours"):
         TabletopQuestions(["where", "colours"])
 
