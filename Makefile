@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c c
 .PHONY: help quickstart libero dev test test-slow check format clean
 
 help:
-	@echo "make quickstart   set up .venv, then: roll out, capture, probe, report (5 minutes)"
+	@echo "make quickstart   set up .venv, then: train, roll out, capture, probe, report (10 minutes)"
 	@echo "make test         set up .venv, then: lint, types and tests"
 	@echo "make test-slow    the tests marked slow"
 	@echo "make libero       add the LIBERO simulator to .venv"
@@ -41,19 +41,31 @@ dev: $(VENV)/.dev
 libero: $(VENV)/.libero
 
 Q := runs/quickstart
+# Steps of training: two to three minutes on two cores.
+STEPS := 300
 
-# The main job on the built-in simulator: roll out, capture, probe both experts, test, report.
+# The main job on the built-in simulator: train a policy, let it and the same model untrained watch,
+# probe both experts, test, report. What is done already is not done again.
 quickstart: $(VENV)/.base
-	$(BIN)/vla-lens collect -c collect_tabletop --out $(Q)/data
+	$(BIN)/vla-lens collect -c demos_tabletop --out $(Q)/demos
+	$(BIN)/vla-lens norm-stats $(Q)/demos
+	$(BIN)/vla-lens fast fit $(Q)/demos --vocab_size 384 --scale 5 --out $(Q)/tokenizer
+	$(BIN)/vla-lens fast attach $(Q)/demos --tokenizer $(Q)/tokenizer
+	$(BIN)/vla-lens ki fit -c ki_tabletop --data.paths $(Q)/demos --run.steps $(STEPS) --step.ema_decay 0.97 --out $(Q)/policy
+	$(BIN)/vla-lens ki eval --checkpoint $(Q)/policy/checkpoints/$(STEPS) --env.image_size 96 --episodes 0:1 --max_steps 60 --videos 1 --out $(Q)/success
+	$(BIN)/vla-lens collect -c collect_trained --policy.checkpoint $(Q)/policy/checkpoints/$(STEPS) --out $(Q)/data
+	$(BIN)/vla-lens collect -c collect_trained --policy.checkpoint $(Q)/policy/checkpoints/$(STEPS) --policy.untrained true --out $(Q)/untrained
 	$(BIN)/vla-lens shards inspect $(Q)/data
 	rm -rf $(Q)/vlm $(Q)/action
-	$(BIN)/vla-lens fit -c probe --data.path $(Q)/data --data.expert vlm --data.layer all --out $(Q)/vlm
+	$(BIN)/vla-lens fit -c probe --data.path $(Q)/data --data.control_data $(Q)/untrained --data.expert vlm --data.layer all --out $(Q)/vlm
 	$(BIN)/vla-lens test --ckpt_path $(Q)/vlm/checkpoints/last.ckpt
 	$(BIN)/vla-lens report $(Q)/vlm
-	$(BIN)/vla-lens fit -c probe --data.path $(Q)/data --data.expert action --data.layer all --out $(Q)/action
+	$(BIN)/vla-lens fit -c probe --data.path $(Q)/data --data.control_data $(Q)/untrained --data.expert action --data.layer all --out $(Q)/action
 	$(BIN)/vla-lens test --ckpt_path $(Q)/action/checkpoints/last.ckpt
 	$(BIN)/vla-lens report $(Q)/action
-	@echo "look at $(Q)/vlm/report.html and $(Q)/action/report.html, or: $(BIN)/tensorboard --logdir $(Q)"
+	@echo "The policy was trained for $(STEPS) steps: it moves, but does not act on the words yet. Its success:"
+	@echo "$(Q)/success/report.json. What its layers say beside those of the same model untrained:"
+	@echo "$(Q)/vlm/report.html and $(Q)/action/report.html, or: $(BIN)/tensorboard --logdir $(Q)"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

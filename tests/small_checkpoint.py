@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,17 @@ from jax_bridge.policies.tokenizers import make_tokenizer
 STEPS, DIMS, LENGTH, SKIP = 4, 7, 40, 3
 CHUNKS = np.random.default_rng(2).uniform(-1, 1, (60, STEPS, DIMS))
 TOKENIZER = learn_tokenizer(CHUNKS, vocab_size=300)
+
+
+def small_preset(horizon: int) -> dict[str, Any]:
+    """Fields of a preset that is compiled and trained in seconds, for `PRESETS`."""
+    config = Pi0Config.preset("pi0_micro")
+    thin = dataclasses.replace(config.vlm, depth=1, width=16, mlp_dim=32, heads=2, head_dim=8)
+    vision = dataclasses.replace(config.vision, width=16, mlp_dim=32, image_size=32)
+    return {
+        "pi05": False, "vision": vision, "vlm": thin, "action": thin, "vocab_size": 1280,
+        "action_horizon": horizon, "action_dim": 8,
+    }  # fmt: skip
 
 
 def fast_ids():

@@ -1,6 +1,5 @@
 """What `ki fit` leaves acts: from demonstrations to rollouts, by the commands of the documentation."""
 
-import dataclasses
 import json
 
 import jax
@@ -12,6 +11,7 @@ from jax_bridge.pi0 import Pi0, Pi0Config, params_digest
 from jax_bridge.pi0.config import PRESETS
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.shards import open_dataset
+from tests.small_checkpoint import small_preset
 
 TABLE = ["--env=tabletop", "--env.image_size=32"]
 
@@ -24,15 +24,6 @@ def quick_compiler():
     jax.config.update(name, True)
     yield
     jax.config.update(name, before)
-
-
-def smallest_preset() -> dict:
-    """Fields of a preset that is compiled and trained in seconds."""
-    config = Pi0Config.preset("pi0_micro", action_horizon=4, action_dim=8, max_token_len=10)
-    thin = dataclasses.replace(config.vlm, depth=1, width=16, mlp_dim=32, heads=2, head_dim=8)
-    vision = dataclasses.replace(config.vision, width=16, mlp_dim=32, image_size=32)
-    return {"vision": vision, "vlm": thin, "action": thin, "vocab_size": 1280, "pi05": False,
-            "action_horizon": 4, "action_dim": 8}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +43,7 @@ def checkpoint(tmp_path_factory):
         "--objective.remat=false",
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PRESETS, "pi0_smallest", smallest_preset())
+        patch.setitem(PRESETS, "pi0_smallest", small_preset(horizon=4))
         given = ["ki", "fit", "-c", "ki_tabletop", f"--data.paths={demos}"]
         assert main([*given, *fit, f"--out={folder / 'run'}"]) == 0
     return folder / "run/checkpoints/1"

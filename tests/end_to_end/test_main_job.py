@@ -1,12 +1,26 @@
 """The main job, as a newcomer types it: collect, inspect, verify, fit, test, report."""
 
 import json
+import re
+import shlex
 
 import pytest
 
+from cli.configs import read_config
 from cli.main import main
+from jax_bridge.ki.training.run_config import ModelChoice
+from jax_bridge.pi0.config import PRESETS
+from tests.small_checkpoint import small_preset
 
 TRAINER = ["--trainer.max_epochs", "20", "--trainer.enable_progress_bar", "false"]
+SCALED_DOWN = {
+    "demos_tabletop": ["--tasks=0:3", "--episodes=0:4", "--stride=4"],
+    "ki_tabletop": ["--run.batch_size=2", "--objective.remat=false"],
+    "eval": ["--tasks=0:1", "--max_steps=8"],
+    "collect_trained": ["--tasks=0:3", "--episodes=0:10"],
+    "probe": TRAINER,
+}
+"""What is added to the quickstart's commands, by a word of theirs."""
 
 
 def probe(data, run, *options):
@@ -26,7 +40,7 @@ def check_report(run):
     return page
 
 
-def test_the_quickstart_finds_the_words_in_the_instructions_tokens(tmp_path, capsys):
+def test_the_main_job_finds_the_words_in_the_instructions_tokens(tmp_path, capsys):
     data = tmp_path / "data"
     collect = ["collect", "-c", "collect_tabletop", "--tasks", "0:3", "--episodes", "0:10"]
     assert main([*collect, "--env.image_size", "64", "--out", str(data)]) == 0
@@ -41,6 +55,41 @@ def test_the_quickstart_finds_the_words_in_the_instructions_tokens(tmp_path, cap
 
     page = check_report(tmp_path / "words")
     assert "pi05_micro" in page
+
+
+def quickstart_commands(root, out):
+    """The `vla-lens` commands of the Makefile's quickstart, as lists of words."""
+    text = (root / "Makefile").read_text()
+    recipe = re.search(r"^quickstart:.*\n((?:\t.*\n)+)", text, re.MULTILINE)
+    assert recipe
+    lines = recipe[1].replace("$(Q)", str(out)).replace("$(STEPS)", "2").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("\t$(BIN)/vla-lens ")]
+
+
+def test_the_quickstarts_demonstrations_fit_the_policy_that_is_trained_on_them():
+    model, demos = read_config("ki_tabletop")["model"], read_config("demos_tabletop")
+    config = ModelChoice(**model).config()
+    assert demos["horizon"] == config.action_horizon
+    watched = read_config("collect_trained")
+    assert demos["env"]["image_size"] == watched["env"]["image_size"] == config.vision.image_size
+    first, last = (int(number) for number in demos["episodes"].split(":"))
+    assert not set(range(first, last)) & set(range(*map(int, watched["episodes"].split(":"))))
+
+
+@pytest.mark.slow
+def test_the_makefiles_quickstart_trains_and_compares_with_untrained_weights(
+    root, tmp_path, monkeypatch
+):
+    preset = read_config("ki_tabletop")["model"]["preset"]
+    monkeypatch.setitem(PRESETS, preset, small_preset(horizon=8))
+    for words in quickstart_commands(root, tmp_path):
+        added = [option for word, more in SCALED_DOWN.items() if word in words for option in more]
+        assert main([*words, *added]) == 0, words
+    for run in ("vlm", "action"):
+        found = json.loads((tmp_path / run / "metrics/test.json").read_text())
+        assert "untrained" in found["cells"][0]["controls"]
+        assert "untrained policy" in check_report(tmp_path / run)
+    assert json.loads((tmp_path / "success/report.json").read_text())["success"]["flow"]
 
 
 @pytest.mark.libero
