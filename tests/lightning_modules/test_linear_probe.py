@@ -55,12 +55,12 @@ def test_random_labels_stay_at_chance(tmp_path, trainer):
 
 def test_a_cell_ends_where_it_would_have_ended_alone(planted, trainer):
     options = {"expert": "action", "batch_size": 16}
-    grid = fitted(trainer, LatentDataModule(str(planted), **options), patience=3)
+    grid = fitted(trainer, LatentDataModule(str(planted), **options), epochs=10, patience=3)
     assert grid.spec is not None
     group = grid.probe_groups[0]
     for layer, time in ((0, 1.0), (PLANTED_LAYER, 0.1)):
         data = LatentDataModule(str(planted), layer=layer, flow_time=time, **options)
-        alone = fitted(trainer, data, patience=3)
+        alone = fitted(trainer, data, epochs=10, patience=3)
         place = LAYERS.index(layer) * len(FLOW_TIMES) + FLOW_TIMES.index(time)
         assert alone.spec is not None
         assert grid.spec.cells[place] == alone.spec.cells[0]

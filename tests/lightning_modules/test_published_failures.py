@@ -26,8 +26,8 @@ def eight_tasks(tmp_path_factory):
 
 def held_out(trainer, path, **options) -> tuple[LatentDataModule, ProbeResults]:
     data = LatentDataModule(str(path), batch_size=16, **options)
-    probe = LinearProbe(learning_rate=1e-2, controls=["shuffled"])
-    trainer(120).fit(probe, datamodule=data)
+    probe = LinearProbe(learning_rate=2e-2, controls=["shuffled"])
+    trainer(60).fit(probe, datamodule=data)
     trainer().test(probe, datamodule=data, verbose=False)
     return data, results_of(probe, "test", data.clusters)
 

@@ -141,7 +141,8 @@ def early(tmp_path_factory):
 
 
 def test_what_only_the_first_steps_show_is_seen_in_the_first_steps_alone(early, trainer, tmp_path):
-    results = held_out(trainer, early, layer=[0, PLANTED_LAYER])
+    controls = ["shuffled", "proprioception", "time"]
+    results = held_out(trainer, early, layer=[0, PLANTED_LAYER], controls=controls)
     steps, scores, margins = step_grid(results)
     assert steps == [0, 5, 10, 15, 20, 25, 30, 35]
     assert scores[1, :4].min() > 0.9
