@@ -25,8 +25,11 @@ def main_coordinates(points: Float[Tensor, "n d"]) -> Float[Tensor, "n _k"]:
     centred = points.double() - points.double().mean(0)
     if centred.shape[1] <= MOST_DIMENSIONS:
         return centred.float()
-    _, directions = torch.linalg.eigh(centred.T @ centred)
-    return (centred @ directions[:, -MOST_DIMENSIONS:].flip(1)).float()
+    wide = centred.shape[1] > len(centred)
+    sizes, found = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    sizes, found = sizes[-MOST_DIMENSIONS:].flip(0), found[:, -MOST_DIMENSIONS:].flip(1)
+    # Of few points their products say the same: X v = u s.
+    return (found * sizes.clamp(min=0).sqrt() if wide else centred @ found).float()
 
 
 class TensorBoardExtras(pl.Callback):

@@ -64,11 +64,12 @@ def test_tensorboard_gets_the_settings_with_the_result_and_the_chosen_latents(
     assert any(b"task_id" in content for content in settings.values())
 
 
-def test_points_are_turned_so_that_few_numbers_keep_most():
+@pytest.mark.parametrize("points", [200, 60])
+def test_points_are_turned_so_that_few_numbers_keep_most(points):
     generator = torch.Generator().manual_seed(0)
-    flat = torch.randn(200, 3, generator=generator) @ torch.randn(3, 80, generator=generator)
+    flat = torch.randn(points, 3, generator=generator) @ torch.randn(3, 80, generator=generator)
     found = main_coordinates(flat + 100)
-    assert found.shape == (200, 50)
+    assert found.shape == (points, 50)
     distances = torch.cdist(flat, flat)
     torch.testing.assert_close(torch.cdist(found, found), distances, atol=0.05, rtol=1e-3)
 
