@@ -43,6 +43,9 @@ def build_parser(args: list[str], env: Choice) -> ArgumentParser:
         "--kinds", type=str, nargs="+", default=None, help="of questions (where, everything, ...)"
     )
     parser.add_argument(
+        "--cameras", type=str, nargs="+", default=None, help="of --scenes, instead of all"
+    )
+    parser.add_argument(
         "--stride", type=int, default=5, help="every how many frames one is asked about"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
@@ -99,8 +102,9 @@ def _about_scenes(config: Namespace, env: Choice) -> "SceneQuestionWriter":
     from jax_bridge.demos.scene_questions import ScenePlan, SceneQuestionWriter
 
     plan = ScenePlan(
-        scenes=config.scenes, per_scene=config.per_frame, kinds=_kinds(config), seed=config.seed
-    )
+        scenes=config.scenes, per_scene=config.per_frame, kinds=_kinds(config),
+        cameras=tuple(config.cameras) if config.cameras else None, seed=config.seed,
+    )  # fmt: skip
     return SceneQuestionWriter(env.build(config), plan)
 
 

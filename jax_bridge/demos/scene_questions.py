@@ -28,6 +28,8 @@ class ScenePlan:
     """Different questions about a scene, at most."""
     kinds: tuple[str, ...] | None = None
     """Kinds of questions; None: those that the simulator asks by default."""
+    cameras: tuple[str, ...] | None = None
+    """Whose pictures are written; None: of all."""
     seed: int = 0
     """Of scenes and draws."""
 
@@ -47,7 +49,7 @@ class SceneQuestionWriter:
         plan: how many, and what is asked.
 
     Raises:
-        ValueError: if the simulator shows no scenes, or knows no such kind of question.
+        ValueError: if the simulator shows no scenes, or knows no such question or camera.
     """
 
     def __init__(self, environment: Environment, plan: ScenePlan) -> None:
@@ -58,6 +60,12 @@ class SceneQuestionWriter:
             )
         self._environment, self._plan = environment, plan
         self._questioner = questioner_of(environment.suite, plan.kinds)
+        known = environment.describe()["cameras"]
+        if unknown := sorted(set(plan.cameras or ()) - set(known)):
+            raise ValueError(
+                f"`cameras` must be some of {', '.join(known)}, but got {', '.join(unknown)}."
+            )
+        self._cameras = plan.cameras or tuple(known)
 
     @property
     def total(self) -> int:
@@ -66,9 +74,10 @@ class SceneQuestionWriter:
 
     def info(self) -> DatasetInfo:
         """What `dataset.json` says; more scenes of the same kind may be added later."""
-        described = self._environment.describe()
+        described = dict(self._environment.describe())
         plan = dataclasses.asdict(self._plan)
         entry = {name: plan[name] for name in ("per_scene", "kinds")}
+        described["cameras"] = list(self._cameras)
         return DatasetInfo(
             fields={}, capture={}, model={}, environment={**described, ENTRY: entry},
             seed=self._plan.seed,
@@ -100,7 +109,8 @@ class SceneQuestionWriter:
         ) as episode:
             for scene in range(first, first + SCENES_PER_EPISODE):
                 self._environment.scatter(episode=scene, seed=self._plan.seed)
-                images, truth = self._environment.observe().images, self._environment.truth()
+                seen, truth = self._environment.observe().images, self._environment.truth()
+                images = {camera: seen[camera] for camera in self._cameras}
                 random = np.random.default_rng([self._plan.seed, scene])
                 for question in ask_about(self._questioner, truth, self._plan.per_scene, random):
                     episode.append(

@@ -116,3 +116,12 @@ def test_a_simulator_without_scenes_is_refused():
     unscattered = type("Unscattered", (Tabletop,), {"scatter": None, "suite": "elsewhere"})
     with pytest.raises(ValueError, match=r"must be a simulator that shows scenes .* 'elsewhere'"):
         SceneQuestionWriter(unscattered(), ScenePlan(scenes=1))
+
+
+def test_cameras_are_chosen_by_name(tmp_path):
+    write(tmp_path / "q", scenes=1, cameras=("base",))
+    found = open_dataset(tmp_path / "q")
+    assert found.info.environment["cameras"] == ["base"]
+    assert len(found.read_members("base.png", [0])) == 1
+    with pytest.raises(ValueError, match="`cameras` must be some of base, left_wrist, but got top"):
+        write(tmp_path / "r", scenes=1, cameras=("top",))
