@@ -49,7 +49,7 @@ STEPS := 300
 quickstart: $(VENV)/.base
 	$(BIN)/vla-lens collect -c demos_tabletop --out $(Q)/demos
 	$(BIN)/vla-lens norm-stats $(Q)/demos
-	$(BIN)/vla-lens fast fit $(Q)/demos --vocab_size 384 --scale 5 --out $(Q)/tokenizer
+	$(BIN)/vla-lens fast fit $(Q)/demos --vocab_size 320 --scale 5 --out $(Q)/tokenizer
 	$(BIN)/vla-lens fast attach $(Q)/demos --tokenizer $(Q)/tokenizer
 	$(BIN)/vla-lens ki fit -c ki_tabletop --data.paths $(Q)/demos --run.steps $(STEPS) --step.ema_decay 0.97 --out $(Q)/policy
 	$(BIN)/vla-lens ki eval --checkpoint $(Q)/policy/checkpoints/$(STEPS) --env.image_size 96 --episodes 0:1 --max_steps 60 --videos 1 --out $(Q)/success

@@ -8,8 +8,11 @@ import pytest
 
 from cli.configs import read_config
 from cli.main import main
+from jax_bridge.fast.vocabulary import OPENPI_SKIP
+from jax_bridge.ki.data.fast_ids import FastIds
 from jax_bridge.ki.training.run_config import ModelChoice
 from jax_bridge.pi0.config import PRESETS
+from jax_bridge.policies.tokenizers import make_tokenizer
 from tests.small_checkpoint import small_preset
 
 TRAINER = ["--trainer.max_epochs", "20", "--trainer.enable_progress_bar", "false"]
@@ -66,12 +69,16 @@ def quickstart_commands(root, out):
     return [shlex.split(line)[1:] for line in lines if line.startswith("\t$(BIN)/vla-lens ")]
 
 
-def test_the_quickstarts_demonstrations_fit_the_policy_that_is_trained_on_them():
-    model, demos = read_config("ki_tabletop")["model"], read_config("demos_tabletop")
-    config = ModelChoice(**model).config()
+def test_the_quickstarts_demonstrations_fit_the_policy_that_is_trained_on_them(root, tmp_path):
+    policy, demos = read_config("ki_tabletop"), read_config("demos_tabletop")
+    config = ModelChoice(**policy["model"]).config()
     assert demos["horizon"] == config.action_horizon
     watched = read_config("collect_trained")
     assert demos["env"]["image_size"] == watched["env"]["image_size"] == config.vision.image_size
+    learnt = next(words for words in quickstart_commands(root, tmp_path) if "fast" in words)
+    codes = int(learnt[learnt.index("--vocab_size") + 1])
+    tokenizer = make_tokenizer(policy["data"]["tokenizer"])
+    assert FastIds.of(tokenizer, codes, rows=config.vocab_size, skip=OPENPI_SKIP, size=40)
     first, last = (int(number) for number in demos["episodes"].split(":"))
     assert not set(range(first, last)) & set(range(*map(int, watched["episodes"].split(":"))))
 
