@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+from jaxtyping import Int64
 
 from lightning_modules.figures.curves import FILE, read_curves
 from lightning_modules.linear_probe import LinearProbe
+from lightning_modules.metrics.bootstrap import cluster_bootstrap
 from lightning_modules.metrics.cluster_sums import mean_over_samples
+from lightning_modules.summarise import regroup
 
+DRAWS = 500
+"""Of the interval of the loss: a curve is drawn, not judged."""
 KEPT: tuple[str, ...] = ("main", "shuffled")
 """Kinds of groups whose curves are kept."""
 
@@ -34,11 +40,17 @@ class LearningCurves(pl.Callback):
                 continue
             part = pl_module.evaluation.of(number)
             loss, score = (mean_over_samples(*x.compute()) for x in (part.loss, part.score))
-            for cell, mean_loss, mean_score in zip(
-                group.spec.cells, loss.tolist(), score.tolist(), strict=True
+            ends = cluster_bootstrap(*regroup(part.loss, self._units(trainer)), resamples=DRAWS)
+            for cell, mean_loss, mean_score, (low, high) in zip(
+                group.spec.cells, loss.tolist(), score.tolist(), ends.tolist(), strict=True
             ):
                 row = {"epoch": trainer.current_epoch, "kind": group.spec.kind, "cell": cell.name}
-                self.rows.append({**row, "loss": mean_loss, "score": mean_score})
+                numbers = {"loss": mean_loss, "score": mean_score, "low": low, "high": high}
+                self.rows.append({**row, **numbers})
+
+    def _units(self, trainer: pl.Trainer) -> Int64[np.ndarray, " n"]:
+        """The unit of the split that each episode belongs to."""
+        return trainer.datamodule.clusters.unit_of_episode  # pyright: ignore[reportAttributeAccessIssue]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the file; epochs before this fit, if it goes on with another, stay."""

@@ -168,8 +168,11 @@ class ProbeResults:
     task_intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
     """Of the chosen cell: 95 % interval of the score on each task, its episodes drawn; NaN where
     there is one episode."""
-    reliability: tuple[dict[str, float], ...] = ()
-    """Of the chosen cell: confidence, accuracy and samples of each bin of stated probability."""
+    reliability: tuple[dict[str, Any], ...] = ()
+    """Of the chosen cell: confidence, accuracy and samples of each bin of stated probability, and
+    the 95 % interval of the accuracy; None where one unit fills the bin."""
+    control_reliability: tuple[dict[str, Any], ...] = ()
+    """The same of the probe that was trained on exchanged targets."""
     class_recall: dict[str, Estimate] = dataclasses.field(default_factory=dict)
     """Of the chosen cell: which share of each class that occurs was recognised."""
     control_recall: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -205,7 +208,8 @@ class ProbeResults:
         values["confusion"] = tuple(tuple(row) for row in entry["confusion"])
         intervals = entry.get("task_intervals", {})
         values["task_intervals"] = {task: _interval(ends) for task, ends in intervals.items()}
-        values["reliability"] = tuple(entry.get("reliability", ()))
+        for word in ("reliability", "control_reliability"):
+            values[word] = tuple(entry.get(word, ()))
         recall = entry.get("class_recall", {})
         values["class_recall"] = {name: Estimate.from_json(e) for name, e in recall.items()}
         similarity = entry.get("similarity")

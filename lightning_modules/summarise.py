@@ -163,10 +163,9 @@ def _of_chosen(
     )[0]
     seen = np.bincount(clusters.task_of_episode, count, minlength=len(clusters.tasks)) > 0
     named = zip(clusters.tasks, _pairs(ends), seen, strict=True)
-    bins = [m.table(chosen) for m in part.metrics.values() if isinstance(m, Calibration)]
     return {
         "task_intervals": {task: interval for task, interval, there in named if there},
-        "reliability": tuple(bins[0]) if bins else (),
+        **_reliability(part, control, chosen),
         **_recalls(part, control, chosen),
         **_similarity(part, control, chosen),
     }
@@ -175,6 +174,16 @@ def _of_chosen(
 def _metric(part: GroupEvaluation | None, kind: type[Kind]) -> Kind | None:
     found = [] if part is None else [m for m in part.metrics.values() if isinstance(m, kind)]
     return found[0] if found else None
+
+
+def _reliability(
+    part: GroupEvaluation, control: GroupEvaluation | None, chosen: int
+) -> dict[str, Any]:
+    own, other = (_metric(p, Calibration) for p in (part, control))
+    return {
+        "reliability": () if own is None else tuple(own.table(chosen)),
+        "control_reliability": () if other is None else tuple(other.table(chosen, draws=1)),
+    }
 
 
 def _recalls(part: GroupEvaluation, control: GroupEvaluation | None, chosen: int) -> dict[str, Any]:

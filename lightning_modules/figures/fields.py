@@ -32,6 +32,7 @@ def _only(results: ProbeResults, field: str, *, chosen: bool) -> ProbeResults:
         confusion=(),
         task_intervals={},
         reliability=(),
+        control_reliability=(),
         class_recall={},
         control_recall={},
         similarity=None,

@@ -43,9 +43,11 @@ CAPTIONS: dict[str, str] = {
     "instructions, and beside what perfect readings would give. Empty rows: not in this split. "
     "±: half the width of the 95 % interval by drawing whole units of the split (none where one "
     "unit holds the instruction, as where whole tasks are held out).",
-    "curves": "Validation loss by epoch: the chosen cell, the middle 80 % of the others, and the "
-    "control with exchanged targets.",
-    "reliability": "Accuracy of the chosen cell's answers by the probability that it stated.",
+    "curves": "Validation loss by epoch: the chosen cell, the middle 80 % of all cells, and the "
+    "control with exchanged targets. Bands: 95 % intervals by drawing whole units of the split.",
+    "reliability": "Accuracy of the chosen cell's answers by the probability that it stated, with "
+    "95 % intervals by drawing whole units of the split (none where one unit fills the bin), "
+    "beside the same cell trained on exchanged targets.",
 }
 """What each figure shows, by the name of its file up to the first dash."""
 

@@ -33,7 +33,7 @@ def _number(axes: Axes, image: np.ndarray, half: np.ndarray) -> None:
         look: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
         axes.text(x, y - 0.14 * known, f"{value:.1f}", fontsize=6.5, **look)
         if known:
-            axes.text(x, y + 0.26, f"±{half[y, x]:.1f}", fontsize=4.5, **look)
+            axes.text(x, y + 0.26, f"±{half[y, x]:.2f}", fontsize=4.5, **look)
 
 
 def draw_similarity(results: ProbeResults) -> Figure:

@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from lightning_modules.metrics.estimate import percentiles
 from lightning_modules.metrics.grid_metric import GridMetric, MetricBatch, MetricContext
+from lightning_modules.metrics.unit_groups import draw_weights
 
 BINS = 15
 
@@ -69,17 +71,30 @@ class Calibration(GridMetric):
         ]
         return {"ece": np.stack(found)}
 
-    def table(self, cell: int) -> list[dict[str, float | int]]:
-        """The reliability of one cell: a row a bin that is not empty."""
+    def table(
+        self, cell: int, *, draws: int = 1000, seed: int = 0
+    ) -> list[dict[str, float | int | None]]:
+        """The reliability of one cell: a row a bin that is not empty.
+
+        With the 95 % interval of the accuracy by drawing units; None where one unit fills the bin.
+        """
         with self.sync_context():  # the sums of all ranks, which must all ask
             filled, confidence, right = (
-                part.sum(0)[cell].tolist() for part in (self.filled, self.confidence, self.right)
+                part[:, cell].cpu().numpy() for part in (self.filled, self.confidence, self.right)
             )
-        return [
-            {
-                "from": place / BINS, "to": (place + 1) / BINS, "samples": count,
-                "confidence": confidence[place] / count, "accuracy": right[place] / count,
-            }
-            for place, count in enumerate(filled)
-            if count
-        ]  # fmt: skip
+        weights = draw_weights(filled.sum(1), draws=draws, seed=seed)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            drawn = (weights @ right / (weights @ filled)).T
+        rows: list[dict[str, float | int | None]] = []
+        for place in np.flatnonzero(filled.sum(0)).tolist():
+            count, units = int(filled[:, place].sum()), int((filled[:, place] > 0).sum())
+            ends = percentiles(drawn[place : place + 1], units=units)[0].tolist()
+            low, high = ends if units > 1 else (None, None)
+            rows.append(
+                {
+                    "from": place / BINS, "to": (place + 1) / BINS, "samples": count,
+                    "confidence": float(confidence[:, place].sum()) / count,
+                    "accuracy": float(right[:, place].sum()) / count, "low": low, "high": high,
+                }
+            )  # fmt: skip
+        return rows

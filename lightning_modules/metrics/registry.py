@@ -26,7 +26,7 @@ METRICS: dict[str, type[GridMetric]] = {
 }
 
 
-OF_CONTROL_TASK = ("balanced_accuracy", "similarity")
+OF_CONTROL_TASK = ("balanced_accuracy", "calibration", "similarity")
 """Those that figures show of the probes trained on exchanged targets, too."""
 
 

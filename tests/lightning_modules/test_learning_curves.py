@@ -35,6 +35,7 @@ def test_every_cell_and_its_control_leave_a_curve_that_goes_on_when_resumed(
     place = f"layer{PLANTED_LAYER:02d}"
     last = {r["kind"]: r["loss"] for r in rows if r["epoch"] == 3 and place in r["cell"]}
     assert last["main"] < last["shuffled"]
+    assert all(row["low"] < row["loss"] < row["high"] for row in rows)
     figure = draw_curves(rows, rows[0]["cell"], 3)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [

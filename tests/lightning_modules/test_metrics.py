@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -126,6 +128,17 @@ def test_the_calibration_error_is_that_of_torchmetrics():
         assert sum(row["samples"] for row in metric.table(cell)) == EPISODES * STEPS
         gaps = [r["samples"] * abs(r["confidence"] - r["accuracy"]) for r in metric.table(cell)]
         assert sum(gaps) / (EPISODES * STEPS) == pytest.approx(expected.item(), abs=1e-6)
+        known = [row for row in metric.table(cell) if row["low"] is not None]
+        assert known
+        assert all(row["low"] <= row["accuracy"] <= row["high"] for row in known)
+
+
+def test_a_bin_that_one_episode_fills_has_no_interval():
+    batch = class_batch(3)
+    alone = dataclasses.replace(batch, clusters=torch.zeros_like(batch.clusters))
+    table = counted("calibration", classes_context(), alone).table(0)
+    assert table
+    assert all(row["low"] is row["high"] is None for row in table)
 
 
 def test_determination_is_that_of_scikit_learn():
