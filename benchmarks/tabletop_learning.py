@@ -1,11 +1,11 @@
 """Whether the tabletop policy learns: from demonstrations to success on starts it has not seen.
 
 Run as `python -m benchmarks.tabletop_learning --folder DIR [--seeds 0 1 2] [-- OPTIONS]`. Every
-part is a command that a user would type: demonstrations of all 16 instructions, each in starts of
-its own; statistics, tokenizer, FAST targets; `ki fit -c ki_tabletop` for each seed; `ki eval` on
-held-out starts with the tasks' own words, and with those of another task (swapped), where success
-means that the robot did what it was not told. Folders that are there are not made again, so that
-a stopped run goes on.
+part is a command that a user would type: questions about scenes; demonstrations of all 16
+instructions, each in starts of its own; statistics, tokenizer, FAST targets; for each seed
+`ki fit -c ki_tabletop_words` and, from its weights, `ki fit -c ki_tabletop`; `ki eval` on held-out
+starts with the tasks' own words, and with those of another task (swapped), where success means
+that the robot did what it was not told. What is there is not made again: a stopped run goes on.
 
 CPU seconds are those of a command and its children, whatever else the machine does.
 """
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Does the tabletop policy learn?")
     parser.add_argument("--folder", type=Path, required=True, help="for data, runs and rollouts")
     parser.add_argument("--episodes", type=int, default=60, help="demonstrations a task")
-    parser.add_argument("--noise", type=float, default=0.2, help="of the demonstrations")
+    parser.add_argument("--scenes", type=int, default=24_000, help="that are asked about")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--starts", type=int, default=6, help="held-out starts a task")
     parser.add_argument("--workers", type=int, default=1, help="simulators while evaluating")
@@ -69,16 +69,21 @@ def run(*words: str) -> dict[str, float]:
 
 
 def make_data(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Demonstrations with FAST targets."""
-    demos, tokenizer = arguments.folder / "demos", arguments.folder / "tokenizer"
+    """Questions about scenes, and demonstrations with FAST targets."""
     took: dict[str, dict[str, float]] = {}
+    took["questions"] = run(
+        "questions", f"--scenes={arguments.scenes}", f"--env.image_size={SIZE}", "--kinds",
+        "whole", "--cameras=base", "--per_frame=1",
+        f"--out={arguments.folder / 'questions'}",
+    )  # fmt: skip
+    demos, tokenizer = arguments.folder / "demos", arguments.folder / "tokenizer"
     if not (demos / "fast").exists():
         for task in range(TASKS):
             first = task * arguments.episodes
             took[f"collect task {task}"] = run(
                 "collect", "--env", "tabletop", f"--env.image_size={SIZE}",
-                "--drive=demonstrator", "--record=demos", f"--horizon={HORIZON}",
-                f"--noise={arguments.noise}", f"--tasks={task}:{task + 1}", "--after_success=3",
+                "--env.hand=anywhere", "--drive=demonstrator", "--record=demos",
+                f"--horizon={HORIZON}", f"--tasks={task}:{task + 1}", "--after_success=3",
                 f"--episodes={first}:{first + arguments.episodes}", f"--out={demos}",
             )  # fmt: skip
         took["norm-stats"] = run("norm-stats", str(demos))
@@ -92,22 +97,27 @@ def make_data(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def learn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Trains with one seed, and evaluates with both kinds of words."""
-    folder = arguments.folder / f"seed{seed}"
+    """Trains both stages with one seed, and evaluates with both kinds of words."""
+    words, folder = (arguments.folder / f"{name}{seed}" for name in ("words", "seed"))
     found: dict[str, Any] = {
-        "fit": run(
-            "ki", "fit", "-c", "ki_tabletop", f"--data.paths={arguments.folder / 'demos'}",
-            f"--run.seed={seed}", f"--out={folder}", *arguments.fit,
+        "words": run(
+            "ki", "fit", "-c", "ki_tabletop_words", f"--run.seed={seed}", f"--out={words}",
+            f"--data.paths={arguments.folder / 'questions'}",
         )
     }  # fmt: skip
+    found["fit"] = run(
+        "ki", "fit", "-c", "ki_tabletop", f"--data.paths={arguments.folder / 'demos'}",
+        f"--weights={newest(words / 'checkpoints')}", f"--run.seed={seed}", f"--out={folder}",
+        *arguments.fit,
+    )  # fmt: skip
     checkpoint = newest(folder / "checkpoints")
-    for name, words in (("own", []), ("swapped", ["--instructions=swapped"])):
+    for name, told in (("own", []), ("swapped", ["--instructions=swapped"])):
         out = folder / f"eval_{name}"
         last = FIRST_HELD_OUT + arguments.starts
         took = run(
             "ki", "eval", f"--checkpoint={checkpoint}", f"--env.image_size={SIZE}",
             f"--episodes={FIRST_HELD_OUT}:{last}", "--replan=4", "--num_steps=5",
-            f"--workers={arguments.workers}", "--videos=2", f"--out={out}", *words,
+            f"--workers={arguments.workers}", "--videos=2", f"--out={out}", *told,
         )  # fmt: skip
         rates = json.loads((out / "report.json").read_text())["success"]["flow"]
         found[name] = {**rates[-1], **took, "tasks": rates[:-1]}

@@ -119,7 +119,7 @@ class Pi0Config:
         Args:
             name: `pi0` or `pi05` (released sizes), or one of these with `_micro`, `_tiny`,
                 `_so400m` (small experts behind a small, medium or released-size vision tower), or
-                `_tabletop` (1.2 million numbers, to be trained from nothing on two CPU cores).
+                `_tabletop` (a million numbers, to be trained from nothing on two CPU cores).
             **changes: Fields to change, such as `dtype="bfloat16"` or `action_horizon=10`.
 
         Raises:
@@ -176,13 +176,10 @@ _MICRO_32 = VisionConfig(width=32, depth=1, mlp_dim=128, heads=2, patch_size=32)
 _TI_16 = VisionConfig(width=192, depth=12, mlp_dim=768, heads=3, patch_size=16)
 _SO400M_14 = VisionConfig(width=1152, depth=27, mlp_dim=4304, heads=16, patch_size=14)
 _GEMMA_DUMMY = _gemma(width=64, depth=4, mlp_dim=128, head_dim=16)
-_S_96_16 = VisionConfig(
-    width=96, depth=2, mlp_dim=192, heads=3, patch_size=16, image_size=96
+_S_96_12 = VisionConfig(
+    width=64, depth=1, mlp_dim=128, heads=2, patch_size=12, image_size=96
 )  # fmt: skip
-_GEMMA_THIN, _GEMMA_THINNER = (
-    ExpertConfig(width=width, depth=4, mlp_dim=2 * width, heads=2, kv_heads=1, head_dim=32)
-    for width in (128, 96)
-)
+_GEMMA_THIN = ExpertConfig(width=96, depth=5, mlp_dim=192, heads=2, kv_heads=1, head_dim=32)
 _GEMMA_300M = _gemma(width=1024, depth=18, mlp_dim=4096, head_dim=256)
 _GEMMA_2B = _gemma(width=2048, depth=18, mlp_dim=16384, head_dim=256)
 
@@ -190,7 +187,7 @@ _PI0: dict[str, Any] = {"pi05": False, "max_token_len": 48}
 _PI05: dict[str, Any] = {"pi05": True, "max_token_len": 200}
 _SMALL: dict[str, Any] = {"vlm": _GEMMA_DUMMY, "action": _GEMMA_DUMMY}
 _TABLETOP: dict[str, Any] = {
-    "vision": _S_96_16, "vlm": _GEMMA_THIN, "action": _GEMMA_THINNER, "vocab_size": 1280,
+    "vision": _S_96_12, "vlm": _GEMMA_THIN, "action": _GEMMA_THIN, "vocab_size": 1280,
     "action_dim": 8, "action_horizon": 8,
 }  # fmt: skip
 _SIZES: dict[str, dict[str, Any]] = {

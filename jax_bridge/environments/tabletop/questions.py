@@ -9,9 +9,10 @@
 | `there` | is there an orange ball | `yes`, `no`: of things that not every scene has |
 | `everything` | where is everything | `red cube x14 y24 white plate x06 y09 ...`, in any order |
 | `way` | put the red cube in the blue bowl | `front 3 right 2 x14 y24 x06 y09` |
+| `whole` | put the red cube in the blue bowl | the answer of `way`, then that of `everything` |
 
-The last two are asked only where they are asked for by name. `everything` is long; one picture then
-says as much as ten questions `where`. `way` puts an instruction and answers what acting on it
+The last three are asked only where they are asked for by name. `everything` is long; one picture
+then says as much as ten questions `where`. `way` puts an instruction and answers what acting on it
 needs: how far the hand still has to go (to the object, or with the object in the hand to the
 container; steps of 5 cm away from the robot and to its left, five at most), then the cells of the
 object and of the container.
@@ -33,7 +34,8 @@ from jax_bridge.environments.tabletop.renderer import OUTER_VIEW, place_outer_ca
 from jax_bridge.environments.tabletop.scene import CONTAINERS, DISTRACTORS
 from jax_bridge.environments.tabletop.tasks import GOALS
 
-EVERYTHING, WAY = "everything", "way"
+BY_NAME = ("everything", "way", "whole")
+"""Kinds that are asked only where they are asked for."""
 GRID = 32
 """Cells from side to side of a picture."""
 STRIDE, MOST_STRIDES = 0.05, 5
@@ -48,7 +50,7 @@ class TabletopQuestions:
     """Asks about frames of the built-in simulator.
 
     Args:
-        kinds: what it asks; None: every kind of the table above but the last two.
+        kinds: what it asks; None: every kind of the table above but the last three.
 
     Raises:
         ValueError: if there is no such kind.
@@ -59,13 +61,13 @@ class TabletopQuestions:
         place_outer_camera(self._camera)
         known: dict[str, Callable[[Truth, np.random.Generator], Question]] = {
             "where": self._where, "inside": _inside, "whether": _whether, "held": _held,
-            "there": _there, EVERYTHING: self._everything, WAY: self._way,
+            "there": _there, "everything": self._everything, "way": self._way, "whole": self._whole,
         }  # fmt: skip
         if unknown := sorted(set(kinds or ()) - set(known)):
             raise ValueError(
                 f"`kinds` must be some of {', '.join(known)}, but got {', '.join(unknown)}."
             )
-        chosen = kinds or [kind for kind in known if kind not in (EVERYTHING, WAY)]
+        chosen = kinds or [kind for kind in known if kind not in BY_NAME]
         self._kinds = tuple(known[kind] for kind in chosen)
 
     def ask(self, truth: Truth, random: np.random.Generator) -> Question:
@@ -86,7 +88,7 @@ class TabletopQuestions:
 
     def _everything(self, truth: Truth, random: np.random.Generator) -> Question:
         told = [f"{_words(name)} {place}" for name, place in self._places(truth).items()]
-        return Question(EVERYTHING, "where is everything", " ".join(random.permutation(told)))
+        return Question("everything", "where is everything", " ".join(random.permutation(told)))
 
     def _way(self, truth: Truth, random: np.random.Generator) -> Question:
         held_things = {thing for (thing,) in _true(_HELD, truth)}
@@ -101,7 +103,11 @@ class TabletopQuestions:
         way += f"{'right' if left < 0 else 'left'} {abs(left)}"
         places = self._places(truth)
         seen = [places[i.name] for i in (goal.target, goal.container) if i.name in places]
-        return Question(WAY, goal.instruction, " ".join([way, *seen]))
+        return Question("way", goal.instruction, " ".join([way, *seen]))
+
+    def _whole(self, truth: Truth, random: np.random.Generator) -> Question:
+        way, rest = self._way(truth, random), self._everything(truth, random)
+        return Question("whole", way.words, f"{way.answer} {rest.answer}")
 
     def _places(self, truth: Truth) -> dict[str, str]:
         """The cells of all things that are in the picture."""

@@ -18,6 +18,9 @@ def write(path, **plan):
     return SceneQuestionWriter(Tabletop(image_size=16), ScenePlan(**plan)).run(str(path))
 
 
+BY_NAME_ORDER = ("way", "everything", "whole")
+
+
 def shown(scene, seed=0):
     table = Tabletop(image_size=16)
     table.scatter(episode=scene, seed=seed)
@@ -67,10 +70,21 @@ def test_the_way_leads_to_the_object_and_with_it_in_the_hand_to_the_container():
     assert held, "some are told with the object in the hand"
 
 
+def test_the_whole_is_the_way_and_then_everything():
+    truth = shown(2).truth()
+    way, everything, whole = (
+        TabletopQuestions([kind]).ask(truth, np.random.default_rng(4)) for kind in BY_NAME_ORDER
+    )
+    assert whole.words == way.words
+    assert whole.answer.startswith(f"{way.answer} ")
+    rest = whole.answer.removeprefix(f"{way.answer} ").split()
+    assert sorted(rest) == sorted(everything.answer.split())
+
+
 def test_everything_and_the_way_are_asked_only_by_name():
     random, truth = np.random.default_rng(0), shown(0).truth()
     kinds = {TabletopQuestions().ask(truth, random).kind for _ in range(200)}
-    assert not kinds & {"everything", "way"}
+    assert not kinds & {"everything", "way", "whole"}
     with pytest.raises(ValueError, match=r"`kinds` must be some of where, .* got colours"):
         TabletopQuestions(["where", "colours"])
 
