@@ -3,8 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
+from benchmarks.ki_retention import draw, read_curves, table_of
 from cli.ki_retention import labels_of, retention_watchers
+from jax_bridge.ki.training.run_log import TENSORBOARD, RunLog
 from jax_bridge.shards import open_dataset, split_rows
 from tests.jax_bridge.ki.data.demo_frames import write_frames
 
@@ -46,3 +49,35 @@ def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr("jax.process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"`retention_every` must be 0 with several .* but got 5"):
         retention_watchers(5, SimpleNamespace(), SimpleNamespace(), None)
+
+
+def log_of_two_layers(folder, *, last):
+    """A run's TensorBoard: CKA of 1 that falls to `last`, further in the second layer."""
+    folder.mkdir()
+    with RunLog(folder, 0) as log:
+        for step, kept in ((0, 1.0), (10, last)):
+            for part in ("prompt", "image"):
+                layers = {
+                    f"cka_to_start/{part}/layer00": kept,
+                    f"cka_to_start/{part}/layer01": kept**2,
+                }
+                log.write(step, {f"retention/{name}": value for name, value in layers.items()})
+        log.write(10, {"held_out/flow": 0.25, "loss/flow": 0.5})
+    return folder / TENSORBOARD
+
+
+def test_the_modes_stand_beside_each_other_from_start_to_end(tmp_path):
+    kept = {"insulate": 0.9, "joint": 0.5}
+    curves = {
+        mode: read_curves(log_of_two_layers(tmp_path / mode, last=last))
+        for mode, last in kept.items()
+    }
+    table = table_of(curves)
+    assert "| measure | of | layers | start | insulate | joint |" in table
+    assert "| CKA to the start | prompt's tokens | mean | 1.000 | 0.855 | 0.375 |" in table
+    assert "| CKA to the start | image tokens | last | 1.000 | 0.810 | 0.250 |" in table
+    assert "| held-out flow loss |  |  |  | 0.250 | 0.250 |" in table
+    assert "instruction" not in table
+    draw(curves, tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.width > figure.height
