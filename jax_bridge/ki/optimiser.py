@@ -37,6 +37,9 @@ class OptimiserConfig:
     muon_learning_rate: float | None = None
     """Peak rate of matrices, which Muon then moves instead of AdamW, on the same schedule; what is
     no matrix (`matrices.py`) stays with Adam (Nesterov's) and `peak_learning_rate`. None: AdamW."""
+    backbone_factor: float = 1.0
+    """Of the rates of vision, embedder and backbone; below 1 a backbone that knows something keeps
+    it while a new action expert learns."""
     freeze: str | None = None
     """A regular expression; leaves whose path it matches anywhere stay as they are."""
 
@@ -50,6 +53,11 @@ class OptimiserConfig:
             raise ValueError(
                 f"`warmup_steps` must lie in [0, {self.decay_steps}), the steps of the decay, but "
                 f"got {self.warmup_steps}."
+            )
+        if not self.backbone_factor > 0:
+            raise ValueError(
+                f"`backbone_factor` must be positive, but got {self.backbone_factor}. To hold the "
+                "backbone still, name its leaves in `freeze`."
             )
         if self.muon_learning_rate is not None and not self.muon_learning_rate > 0:
             raise ValueError(
@@ -116,8 +124,11 @@ def make_optimiser(config: OptimiserConfig, params: Any) -> optax.GradientTransf
         params: a tree of leaves or shapes; only its paths are read.
     """
     moves = _adamw if config.muon_learning_rate is None else _muon
+    factors = {"backbone": config.backbone_factor, "expert": 1.0}
     transforms = {
-        name: optax.chain(optax.clip_by_global_norm(config.clip_norm), moves(config))
+        name: optax.chain(
+            optax.clip_by_global_norm(config.clip_norm), moves(config), optax.scale(factors[name])
+        )
         for name in UPDATED
     }
     return optax.multi_transform(

@@ -1,5 +1,6 @@
 """Muon moves matrices by orthogonal steps and leaves the rest to Adam, of one schedule."""
 
+import dataclasses
 import re
 
 import jax
@@ -113,6 +114,18 @@ def test_matrices_follow_the_schedule_of_the_rest():
         sizes.append(float(jnp.linalg.norm(update["action_in_proj"]["kernel"])))
     rates = np.array([schedule(config)(step) for step in range(10)])
     np.testing.assert_allclose(np.array(sizes) / sizes[2], rates / rates[2], rtol=1e-3)
+
+
+def test_the_backbones_rates_have_a_factor_of_their_own():
+    paths = ("action_in_proj/bias", "PaliGemma/img/head/bias", "PaliGemma/img/head/kernel")
+    tree = unflatten({path: jnp.eye(4) for path in paths})
+    usual = dict(leaves(first_update(MUON, tree, tree)))
+    slower = first_update(dataclasses.replace(MUON, backbone_factor=0.25), tree, tree)
+    for path, leaf in leaves(slower):
+        factor = 1 if path.startswith("action") else 0.25
+        np.testing.assert_allclose(leaf, factor * usual[path], rtol=1e-6, err_msg=path)
+    with pytest.raises(ValueError, match="`backbone_factor` must be positive, but got 0"):
+        OptimiserConfig(backbone_factor=0.0)
 
 
 def test_no_gradient_is_no_move_and_a_rate_of_nothing_is_refused():
