@@ -42,7 +42,7 @@ CAPTIONS: dict[str, str] = {
     "instruction's embedding (columns), both centred, beside the same cell trained on exchanged "
     "instructions, and beside what perfect readings would give. Empty rows: not in this split. "
     "±: half the width of the 95 % interval by drawing whole units of the split (none where one "
-    "unit holds the instruction, as where whole tasks are held out).",
+    "unit holds the instruction).",
     "curves": "Validation loss by epoch: the chosen cell, the middle 80 % of all cells, and the "
     "control with exchanged targets. Bands: 95 % intervals by drawing whole units of the split.",
     "reliability": "Accuracy of the chosen cell's answers by the probability that it stated, with "
