@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tabletop_learning import run, surroundings
+from jax_bridge.environments.tabletop.scene import OBJECTS
+from jax_bridge.environments.tabletop.tasks import TASKS
 
 MODES = ("insulate", "joint", "flow_only")
 COLOURS = {"insulate": "#2b5c8a", "joint": "#d9762b", "flow_only": "#b91c1c"}
@@ -36,6 +38,12 @@ MEASURES = {
     "instruction_retrieval": "instruction, retrieved",
     "cka_to_start": "CKA to the start",
 }
+CHANCE = {
+    "instruction_accuracy": 1 / len(TASKS),
+    "object_accuracy": 1 / len(OBJECTS),
+    "instruction_retrieval": 1 / len(TASKS),
+}
+"""Where every instruction is demonstrated equally often."""
 PARTS = {"prompt": "prompt's tokens", "image": "image tokens"}
 
 Curve = list[tuple[int, float]]
@@ -115,7 +123,7 @@ def layers_of(curves: Mapping[str, Curve], measure: str, part: str) -> Layers:
 
 def table_of(curves: Mapping[str, Mapping[str, Curve]]) -> str:
     """Start and end of every measure, as a mean over layers and in the last one (Markdown)."""
-    head = ["measure", "of", "layers", "start", *curves]
+    head = ["measure", "of", "layers", "chance", "start", *curves]
     rows = [head, ["---"] * len(head)]
     for measure, title in MEASURES.items():
         for part, tokens in PARTS.items():
@@ -125,11 +133,12 @@ def table_of(curves: Mapping[str, Mapping[str, Curve]]) -> str:
                     ends = [_at(layers[chosen], -1) for layers in by_mode.values()]
                     start = _at(next(iter(by_mode.values()))[chosen], 0)
                     numbers = [f"{value:.3f}" for value in (start, *ends)]
-                    rows.append([title, tokens, which, *numbers])
+                    chance = f"{CHANCE[measure]:.3f}" if measure in CHANCE else ""
+                    rows.append([title, tokens, which, chance, *numbers])
     for name in ("flow", "fast"):
         ends = [own.get(f"held_out/{name}") for own in curves.values()]
         numbers = [f"{end[-1][1]:.3f}" if end else "" for end in ends]
-        rows.append([f"held-out {name} loss", "", "", "", *numbers])
+        rows.append([f"held-out {name} loss", *[""] * 4, *numbers])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -138,7 +147,7 @@ def _at(layers: Sequence[Curve], place: int) -> float:
 
 
 def draw(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
-    """One row a measure, one column a layer; a line a mode, prompt solid and images dashed."""
+    """One row a measure, one column a layer; prompt solid, images dashed, chance dotted."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -165,6 +174,8 @@ def draw(curves: Mapping[str, Mapping[str, Curve]], path: Path) -> None:
 def _draw_panel(
     panel: Any, curves: Mapping[str, Mapping[str, Curve]], measure: str, layer: int
 ) -> None:
+    from lightning_modules.figures.style import GREY
+
     for part, style in (("prompt", "-"), ("image", "--")):
         for mode, own in curves.items():
             layers = layers_of(own, measure, part)
@@ -172,6 +183,8 @@ def _draw_panel(
                 steps, values = zip(*layers[layer], strict=True)
                 label = f"{mode}, {PARTS[part]}"
                 panel.plot(steps, values, style, color=COLOURS[mode], lw=1.5, label=label)
+    if measure in CHANCE:
+        panel.axhline(CHANCE[measure], color=GREY, ls=":", lw=1.0)
     panel.set_ylim(-0.03, 1.05)
     panel.grid(axis="y", color="#e5e7eb", lw=0.8)
 

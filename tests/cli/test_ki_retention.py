@@ -73,10 +73,10 @@ def test_the_modes_stand_beside_each_other_from_start_to_end(tmp_path):
         for mode, last in kept.items()
     }
     table = table_of(curves)
-    assert "| measure | of | layers | start | insulate | joint |" in table
-    assert "| CKA to the start | prompt's tokens | mean | 1.000 | 0.855 | 0.375 |" in table
-    assert "| CKA to the start | image tokens | last | 1.000 | 0.810 | 0.250 |" in table
-    assert "| held-out flow loss |  |  |  | 0.250 | 0.250 |" in table
+    assert "| measure | of | layers | chance | start | insulate | joint |" in table
+    assert "| CKA to the start | prompt's tokens | mean |  | 1.000 | 0.855 | 0.375 |" in table
+    assert "| CKA to the start | image tokens | last |  | 1.000 | 0.810 | 0.250 |" in table
+    assert "| held-out flow loss |  |  |  |  | 0.250 | 0.250 |" in table
     assert "instruction" not in table
     draw(curves, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as figure:
