@@ -137,7 +137,8 @@ def table_of(curves: Mapping[str, Mapping[str, Curve]]) -> str:
                     rows.append([title, tokens, which, chance, *numbers])
     for name in ("flow", "fast"):
         ends = [own.get(f"held_out/{name}") for own in curves.values()]
-        numbers = [f"{end[-1][1]:.3f}" if end else "" for end in ends]
+        # A loss that a mode does not have is logged as 0.
+        numbers = [f"{end[-1][1]:.3f}" if end and end[-1][1] else "" for end in ends]
         rows.append([f"held-out {name} loss", *[""] * 4, *numbers])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
