@@ -41,17 +41,21 @@ dev: $(VENV)/.dev
 libero: $(VENV)/.libero
 
 Q := runs/quickstart
-# Steps of training: two to three minutes on two cores.
-STEPS := 300
+# Steps of training: about two minutes on two cores for words, as long for actions.
+WORDS := 1000
+STEPS := 200
+SCENES := 6000
 
 # The main job on the built-in simulator: train a policy, let it and the same model untrained watch,
 # probe both experts, test, report. What is done already is not done again.
 quickstart: $(VENV)/.base
+	$(BIN)/vla-lens questions --scenes $(SCENES) --env.image_size 96 --kinds whole --per_frame 1 --cameras base --out $(Q)/questions
+	$(BIN)/vla-lens ki fit -c ki_tabletop_words --data.paths $(Q)/questions --run.steps $(WORDS) --step.ema_decay 0.97 --out $(Q)/words
 	$(BIN)/vla-lens collect -c demos_tabletop --out $(Q)/demos
 	$(BIN)/vla-lens norm-stats $(Q)/demos
 	$(BIN)/vla-lens fast fit $(Q)/demos --vocab_size 320 --scale 5 --out $(Q)/tokenizer
 	$(BIN)/vla-lens fast attach $(Q)/demos --tokenizer $(Q)/tokenizer
-	$(BIN)/vla-lens ki fit -c ki_tabletop --data.paths $(Q)/demos --run.steps $(STEPS) --step.ema_decay 0.97 --out $(Q)/policy
+	$(BIN)/vla-lens ki fit -c ki_tabletop --data.paths $(Q)/demos --weights $(Q)/words/checkpoints/$(WORDS) --run.steps $(STEPS) --step.ema_decay 0.97 --out $(Q)/policy
 	$(BIN)/vla-lens ki eval --checkpoint $(Q)/policy/checkpoints/$(STEPS) --env.image_size 96 --episodes 0:1 --max_steps 60 --videos 1 --out $(Q)/success
 	$(BIN)/vla-lens collect -c collect_trained --policy.checkpoint $(Q)/policy/checkpoints/$(STEPS) --out $(Q)/data
 	$(BIN)/vla-lens collect -c collect_trained --policy.checkpoint $(Q)/policy/checkpoints/$(STEPS) --policy.untrained true --out $(Q)/untrained
@@ -63,7 +67,7 @@ quickstart: $(VENV)/.base
 	$(BIN)/vla-lens fit -c probe --data.path $(Q)/data --data.control_data $(Q)/untrained --data.expert action --data.layer all --out $(Q)/action
 	$(BIN)/vla-lens test --ckpt_path $(Q)/action/checkpoints/last.ckpt
 	$(BIN)/vla-lens report $(Q)/action
-	@echo "The policy was trained for $(STEPS) steps: it moves, but does not act on the words yet. Its success:"
+	@echo "The policy was trained for $(WORDS) and $(STEPS) steps: it moves, but does not act on the words yet. Its success:"
 	@echo "$(Q)/success/report.json. What its layers say beside those of the same model untrained:"
 	@echo "$(Q)/vlm/report.html and $(Q)/action/report.html, or: $(BIN)/tensorboard --logdir $(Q)"
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 TASKS = 16
-SIZE, HORIZON, CODES = 96, 8, 384
+SIZE, HORIZON, CODES = 96, 8, 320
 FIRST_HELD_OUT = 100_000
 """Starts from here on are never trained on."""
 WANTED = 0.6
@@ -34,7 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Does the tabletop policy learn?")
     parser.add_argument("--folder", type=Path, required=True, help="for data, runs and rollouts")
     parser.add_argument("--episodes", type=int, default=60, help="demonstrations a task")
-    parser.add_argument("--scenes", type=int, default=24_000, help="that are asked about")
+    parser.add_argument("--scenes", type=int, default=24_000, help="that words are learnt from")
+    parser.add_argument("--ways", type=int, default=12_000, help="scenes that go on being asked")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--starts", type=int, default=6, help="held-out starts a task")
     parser.add_argument("--workers", type=int, default=1, help="simulators while evaluating")
@@ -71,11 +72,12 @@ def run(*words: str) -> dict[str, float]:
 def make_data(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Questions about scenes, and demonstrations with FAST targets."""
     took: dict[str, dict[str, float]] = {}
-    took["questions"] = run(
-        "questions", f"--scenes={arguments.scenes}", f"--env.image_size={SIZE}", "--kinds",
-        "whole", "--cameras=base", "--per_frame=1",
-        f"--out={arguments.folder / 'questions'}",
-    )  # fmt: skip
+    questions = (("questions", "whole", arguments.scenes, 0), ("ways", "way", arguments.ways, 1))
+    for name, kind, scenes, seed in questions:
+        took[name] = run(
+            "questions", f"--scenes={scenes}", f"--env.image_size={SIZE}", "--kinds", kind,
+            "--cameras=base", "--per_frame=1", f"--seed={seed}", f"--out={arguments.folder / name}",
+        )  # fmt: skip
     demos, tokenizer = arguments.folder / "demos", arguments.folder / "tokenizer"
     if not (demos / "fast").exists():
         for task in range(TASKS):
@@ -106,9 +108,9 @@ def learn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         )
     }  # fmt: skip
     found["fit"] = run(
-        "ki", "fit", "-c", "ki_tabletop", f"--data.paths={arguments.folder / 'demos'}",
-        f"--weights={newest(words / 'checkpoints')}", f"--run.seed={seed}", f"--out={folder}",
-        *arguments.fit,
+        "ki", "fit", "-c", "ki_tabletop", f"--weights={newest(words / 'checkpoints')}",
+        f"--data.paths=[{arguments.folder / 'demos'}, {arguments.folder / 'ways'}]",
+        f"--run.seed={seed}", f"--out={folder}", *arguments.fit,
     )  # fmt: skip
     checkpoint = newest(folder / "checkpoints")
     for name, told in (("own", []), ("swapped", ["--instructions=swapped"])):

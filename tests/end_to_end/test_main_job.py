@@ -18,7 +18,9 @@ from tests.small_checkpoint import small_preset
 TRAINER = ["--trainer.max_epochs", "20", "--trainer.enable_progress_bar", "false"]
 SCALED_DOWN = {
     "demos_tabletop": ["--tasks=0:3", "--episodes=0:4", "--stride=4"],
-    "ki_tabletop": ["--run.batch_size=2", "--objective.remat=false"],
+    "questions": ["--scenes=50"],
+    "ki_tabletop_words": ["--run.batch_size=2"],
+    "ki_tabletop": ["--run.batch_size=2"],
     "eval": ["--tasks=0:1", "--max_steps=8"],
     "collect_trained": ["--tasks=0:3", "--episodes=0:10"],
     "probe": TRAINER,
@@ -65,7 +67,10 @@ def quickstart_commands(root, out):
     text = (root / "Makefile").read_text()
     recipe = re.search(r"^quickstart:.*\n((?:\t.*\n)+)", text, re.MULTILINE)
     assert recipe
-    lines = recipe[1].replace("$(Q)", str(out)).replace("$(STEPS)", "2").splitlines()
+    lines = recipe[1].replace("$(Q)", str(out))
+    for name in ("STEPS", "WORDS", "SCENES"):
+        lines = lines.replace(f"$({name})", "2")
+    lines = lines.splitlines()
     return [shlex.split(line)[1:] for line in lines if line.startswith("\t$(BIN)/vla-lens ")]
 
 
