@@ -182,7 +182,7 @@ def _reliability(
     own, other = (_metric(p, Calibration) for p in (part, control))
     return {
         "reliability": () if own is None else tuple(own.table(chosen)),
-        "control_reliability": () if other is None else tuple(other.table(chosen, draws=1)),
+        "control_reliability": () if other is None else tuple(other.table(chosen, draws=0)),
     }
 
 

@@ -76,20 +76,22 @@ class Calibration(GridMetric):
     ) -> list[dict[str, float | int | None]]:
         """The reliability of one cell: a row a bin that is not empty.
 
-        With the 95 % interval of the accuracy by drawing units; None where one unit fills the bin.
+        With the 95 % interval of the accuracy by drawing units; None where one unit fills the bin,
+        where draws leave it empty, and without draws.
         """
         with self.sync_context():  # the sums of all ranks, which must all ask
             filled, confidence, right = (
                 part[:, cell].cpu().numpy() for part in (self.filled, self.confidence, self.right)
             )
-        weights = draw_weights(filled.sum(1), draws=draws, seed=seed)
+        weights = draw_weights(filled.sum(1), draws=max(draws, 1), seed=seed)
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = (weights @ right / (weights @ filled)).T
         rows: list[dict[str, float | int | None]] = []
         for place in np.flatnonzero(filled.sum(0)).tolist():
             count, units = int(filled[:, place].sum()), int((filled[:, place] > 0).sum())
             ends = percentiles(drawn[place : place + 1], units=units)[0].tolist()
-            low, high = ends if units > 1 else (None, None)
+            known = draws > 0 and units > 1 and bool(np.isfinite(ends).all())
+            low, high = ends if known else (None, None)
             rows.append(
                 {
                     "from": place / BINS, "to": (place + 1) / BINS, "samples": count,
