@@ -8,14 +8,15 @@
 | `held` | what is in the hand | `red cube`, `nothing` |
 | `there` | is there an orange ball | `yes`, `no`: of things that not every scene has |
 | `everything` | where is everything | `red cube x14 y24 white plate x06 y09 ...`, in any order |
-| `way` | put the red cube in the blue bowl | `front 3 right 2 x14 y24 x06 y09` |
+| `way` | put the red cube in the blue bowl | `front13 right2 x14 y24 x06 y09` |
 | `whole` | put the red cube in the blue bowl | the answer of `way`, then that of `everything` |
 
 The last three are asked only where they are asked for by name. `everything` is long; one picture
 then says as much as ten questions `where`. `way` puts an instruction and answers what acting on it
-needs: how far the hand still has to go (to the object, or with the object in the hand to the
-container; steps of 5 cm away from the robot and to its left, five at most), then the cells of the
-object and of the container.
+needs: how many centimetres the hand still has to go (to the object, or with the object in the hand
+to the container) away from the robot and to its left, more roughly the further it is (`STRIDES`),
+then the cells of the object and of the container. What is in the hand, what is near and what is far
+are asked about as often, where there are such things.
 
 Places are cells of a grid that cuts the picture into 32 by 32, from its left and from its top:
 however large the picture is. Whatever is hidden is asked about as well. Where yes or no, something
@@ -32,14 +33,16 @@ from jax_bridge.environments.question import Question
 from jax_bridge.environments.tabletop.camera import Camera, Point
 from jax_bridge.environments.tabletop.renderer import OUTER_VIEW, place_outer_camera
 from jax_bridge.environments.tabletop.scene import CONTAINERS, DISTRACTORS
-from jax_bridge.environments.tabletop.tasks import GOALS
+from jax_bridge.environments.tabletop.tasks import GOALS, Goal
 
 BY_NAME = ("everything", "way", "whole")
 """Kinds that are asked only where they are asked for."""
 GRID = 32
 """Cells from side to side of a picture."""
-STRIDE, MOST_STRIDES = 0.05, 5
-"""Of the way to go, in metres, and how many are told at most."""
+STRIDES = (0, 1, 2, 3, 5, 8, 13, 21)
+"""Centimetres of a way that are told: the nearest of these."""
+NEAR = 10
+"""Centimetres within which, along either axis, the hand counts as near."""
 _INSIDE = re.compile(r"in\((\w+), (\w+)\)")
 _HELD = re.compile(r"grasped\((\w+)\)")
 _ON = {item.name: "on" if item.shape == "plate" else "in" for item in CONTAINERS}
@@ -91,16 +94,15 @@ class TabletopQuestions:
         return Question("everything", "where is everything", " ".join(random.permutation(told)))
 
     def _way(self, truth: Truth, random: np.random.Generator) -> Question:
-        held_things = {thing for (thing,) in _true(_HELD, truth)}
-        carried = [goal for goal in GOALS if goal.target.name in held_things]
-        others = [goal for goal in GOALS if goal not in carried]
-        chosen = _either(carried, others, random)
-        goal, held = chosen[random.integers(len(chosen))], chosen is carried
-        aim = truth["objects"][(goal.container if held else goal.target).name]
-        strides = (np.asarray(aim) - truth["gripper"])[:2] / STRIDE
-        front, left = np.rint(strides.clip(-MOST_STRIDES, MOST_STRIDES)).astype(int).tolist()
-        way = f"{'back' if front < 0 else 'front'} {abs(front)} "
-        way += f"{'right' if left < 0 else 'left'} {abs(left)}"
+        ways = {goal: _way_to(goal, truth) for goal in GOALS}
+        held = [goal for goal in GOALS if _is_held(goal, truth)]
+        near = [goal for goal in GOALS if np.abs(ways[goal]).max() < NEAR and goal not in held]
+        far = [goal for goal in GOALS if goal not in held + near]
+        kinds = [goals for goals in (held, near, far) if goals]
+        chosen = kinds[random.integers(len(kinds))]
+        goal = chosen[random.integers(len(chosen))]
+        front, left = ways[goal]
+        way = f"{_stride(front, 'front', 'back')} {_stride(left, 'left', 'right')}"
         places = self._places(truth)
         seen = [places[i.name] for i in (goal.target, goal.container) if i.name in places]
         return Question("way", goal.instruction, " ".join([way, *seen]))
@@ -114,6 +116,24 @@ class TabletopQuestions:
         things = truth["objects"].items()
         cells = {name: self.place(np.asarray(point, np.float32)) for name, point in things}
         return {name: cell for name, cell in cells.items() if cell is not None}
+
+
+def _is_held(goal: Goal, truth: Truth) -> bool:
+    return truth["predicates"][f"grasped({goal.target.name})"]
+
+
+def _way_to(goal: Goal, truth: Truth) -> tuple[float, float]:
+    """Centimetres from the hand to a goal's object or, with that in the hand, to its container."""
+    item = goal.container if _is_held(goal, truth) else goal.target
+    aim = truth["objects"][item.name]
+    front, left = 100 * (np.asarray(aim) - truth["gripper"])[:2]
+    return float(front), float(left)
+
+
+def _stride(way: float, ahead: str, behind: str) -> str:
+    """One word for the way along an axis, in centimetres."""
+    told = min(STRIDES, key=lambda stride: abs(stride - abs(way)))
+    return f"{behind if way < 0 and told else ahead}{told}"
 
 
 def _inside(truth: Truth, random: np.random.Generator) -> Question:

@@ -23,6 +23,11 @@ WORDS: tuple[str, ...] = (
     *(f"{axis}{cell:02d}" for axis in "xy" for cell in range(16)),
     "everything",
     *(f"{axis}{cell:02d}" for axis in "xy" for cell in range(16, 32)),
+    *(
+        f"{way}{stride}"
+        for way in ("front", "back", "left", "right")
+        for stride in (0, 1, 2, 3, 5, 8, 13, 21)
+    ),
 )  # fmt: skip
 """Words with a token of their own; new ones go to the end, so that old weights keep theirs."""
 ROOM = 256
@@ -32,8 +37,10 @@ NUMBERS = range(-1, 256)
 FIRST_WORD = 3
 FIRST_NUMBER = FIRST_WORD + ROOM
 FIRST_BYTE = FIRST_NUMBER + len(NUMBERS)
-_PIECE = re.compile(r" ?(?:[xy]\d\d(?!\d)|[A-Za-z]+|-?\d+)|.", re.DOTALL)
-"""A place in a picture (`x07`), a word or a number, with the space before it; or a character."""
+_PIECE = re.compile(
+    r" ?(?:[xy]\d\d(?!\d)|(?:front|back|left|right)\d+|[A-Za-z]+|-?\d+)|.", re.DOTALL
+)
+"""A place (`x07`), a way (`left13`), a word or a number, with its space; or one character."""
 _IDS = {word: FIRST_WORD + place for place, word in enumerate(WORDS)} | {
     str(number): FIRST_NUMBER + place for place, number in enumerate(NUMBERS)
 }
