@@ -192,6 +192,7 @@ class Pi0Policy:
             tokenizer=make_tokenizer(name),
             norm_stats=self._load_norm_stats(),
             prompt_layout=self._trained.prompt_layout if self._trained else "ki",
+            cameras=self._trained.cameras if self._trained else None,
         )
 
     @functools.cached_property
@@ -224,7 +225,7 @@ class Pi0Policy:
             "tokenizer": processor.tokenizer.describe(),
             "norm_stats": None if statistics is None else statistics.digest,
             "convention": self._convention.name,
-            "cameras": self._convention.cameras,
+            "cameras": processor.seen_cameras,
             "state_dim": self._convention.state_dim,
             "action_dim": self._convention.action_dim,
             "recipe": dataclasses.asdict(processor.recipe),

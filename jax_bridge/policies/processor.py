@@ -36,6 +36,8 @@ class Processor:
     """None: states and actions are used as they are."""
     prompt_layout: str = "ki"
     """One of `PROMPT_LAYOUTS`."""
+    cameras: tuple[str, ...] | None = None
+    """Cameras that are looked at, where weights were trained without the others; None: all."""
 
     def __post_init__(self) -> None:
         needed = self.tokenizer.vocabulary_size()
@@ -55,6 +57,12 @@ class Processor:
     def state_in_prompt(self) -> bool:
         """Whether the discretised state stands in the prompt."""
         return self.recipe.state_in_prompt or self.prompt_layout == "openpi_fast"
+
+    @property
+    def seen_cameras(self) -> tuple[str, ...]:
+        """Cameras of the robot that are looked at."""
+        known = self.convention.cameras
+        return tuple(name for name in known if self.cameras is None or name in self.cameras)
 
     def model_inputs(self, observation: RobotObservation) -> Observation:
         """A batch of one for the model.
@@ -94,6 +102,7 @@ class Processor:
         return {
             name: resize_with_pad(parse_image(image, camera=name), size, size)
             for name, image in observation.images.items()
+            if name in self.seen_cameras
         }
 
     def robot_actions(
@@ -122,11 +131,10 @@ class Processor:
         return images, masks
 
     def _check_cameras(self, given: dict[str, Any]) -> None:
-        cameras = self.convention.cameras
-        unknown = sorted(set(given) - set(cameras))
-        if unknown or not given:
+        unknown = sorted(set(given) - set(self.convention.cameras))
+        if unknown or not set(given) & set(self.seen_cameras):
             raise ValueError(
-                f"`images` must be of the cameras {', '.join(cameras)} (convention "
+                f"`images` must be of the cameras {', '.join(self.seen_cameras)} (convention "
                 f"{self.convention.name}), but got {', '.join(unknown) or 'none'}. Rename or drop "
                 "them, or choose another convention."
             )

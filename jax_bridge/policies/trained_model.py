@@ -32,6 +32,8 @@ class TrainedModel:
     """Most FAST tokens of a chunk, `|` and the end mark included."""
     prompt_layout: str = "ki"
     """One of `PROMPT_LAYOUTS`."""
+    cameras: tuple[str, ...] | None = None
+    """Cameras that some of the training data had; None where that was not noted."""
 
     @property
     def preset(self) -> str:
@@ -65,6 +67,7 @@ def read_trained_model(folder: pathlib.Path) -> TrainedModel | None:
             fast_skip=policy.get("fast_skip"),
             fast_length=policy.get("fast_length"),
             prompt_layout=check_layout(policy.get("prompt_layout", "ki")),
+            cameras=None if (seen := policy.get("cameras")) is None else tuple(map(str, seen)),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(

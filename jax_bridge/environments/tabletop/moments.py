@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_bridge.environments.tabletop.physics import MAX_OPENING, MAX_YAW, WORKSPACE, World
+from jax_bridge.environments.tabletop.physics import MAX_OPENING, MAX_YAW, WORKSPACE, Body, World
 from jax_bridge.environments.tabletop.scene import WALL
 
 _HELD, _INSIDE = 0.4, 0.15
@@ -10,23 +10,28 @@ _HELD, _INSIDE = 0.4, 0.15
 _NEAR, _BESIDE = 0.4, 0.08
 """Share of the moments with the hand near a thing, and how far off it is then, at most, in metres.
 Whoever acts is there for long; a hand anywhere is there once in fifty moments."""
-_LOWEST_START, _HIGHEST = 0.06, 0.24
+_LOWEST_START, _HIGHEST = 0.03, 0.24
 """Of the finger tips, in metres."""
+_SHUT = 0.3
+"""Share of the starts whose fingers are shut, as after a grasp that missed."""
 _MARGIN = 0.02
 """Least distance of a start from the sides of the workspace, in metres."""
 
 
 def displace(world: World, random: np.random.Generator) -> None:
-    """Puts the hand anywhere over the table, empty, open and upright; things stay where they are.
+    """Puts the hand anywhere, or near a thing, empty and upright; things stay where they are.
 
     Args:
         world: a scene as it was laid out; changed in place.
-        random: draws the place.
+        random: draws the place, and whether the fingers are open or shut.
     """
     (x_low, x_high), (y_low, y_high), _ = WORKSPACE
     low = (x_low + _MARGIN, y_low + _MARGIN, _LOWEST_START)
     high = (x_high - _MARGIN, y_high - _MARGIN, _HIGHEST)
     world.x, world.y, world.z = (float(value) for value in random.uniform(low, high))
+    if random.random() < _NEAR:
+        _go_near(world, world.objects[random.integers(len(world.objects))], random)
+    world.opening = 0.0 if random.random() < _SHUT else MAX_OPENING
 
 
 def stir(world: World, random: np.random.Generator) -> None:
@@ -40,10 +45,7 @@ def stir(world: World, random: np.random.Generator) -> None:
     low, high = (x_low, y_low, z_low, -MAX_YAW / 2), (x_high, y_high, _HIGHEST, MAX_YAW / 2)
     world.x, world.y, world.z, world.yaw = (float(value) for value in random.uniform(low, high))
     if random.random() < _NEAR:
-        thing = world.bodies[random.integers(len(world.bodies))]
-        aside = random.uniform(-_BESIDE, _BESIDE, 2)
-        world.x = float(np.clip(thing.x + aside[0], x_low, x_high))
-        world.y = float(np.clip(thing.y + aside[1], y_low, y_high))
+        _go_near(world, world.bodies[random.integers(len(world.bodies))], random)
     body = world.objects[random.integers(len(world.objects))]
     container = world.containers[random.integers(len(world.containers))]
     drawn = random.random()
@@ -54,3 +56,11 @@ def stir(world: World, random: np.random.Generator) -> None:
         body.z = max(world.z - body.item.height / 2, 0.0)
     elif drawn < _HELD + _INSIDE:
         body.x, body.y, body.z = container.x, container.y, WALL
+
+
+def _go_near(world: World, thing: Body, random: np.random.Generator) -> None:
+    """Moves the hand to the side of a thing, or above it; its height stays."""
+    ahead, aside = random.uniform(-_BESIDE, _BESIDE, 2)
+    (x_low, x_high), (y_low, y_high), _ = WORKSPACE
+    world.x = float(np.clip(thing.x + ahead, x_low, x_high))
+    world.y = float(np.clip(thing.y + aside, y_low, y_high))

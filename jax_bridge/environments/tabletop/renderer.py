@@ -46,8 +46,9 @@ class _Layer(NamedTuple):
 class Renderer:
     """Pictures of a world; what it keeps between pictures never changes them."""
 
-    def __init__(self, *, image_size: int) -> None:
+    def __init__(self, *, image_size: int, wrist: bool = True) -> None:
         self._image_size = image_size
+        self._has_wrist = wrist
         self._still = _outer_canvas(image_size)
         self._still_places = self._still.places(table_picture().shape)
         self._outer = _outer_canvas(image_size)
@@ -56,15 +57,15 @@ class Renderer:
         self._still_key: tuple[object, ...] = ()
 
     def images(self, world: World) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
-        """Both cameras' pictures."""
+        """The cameras' pictures, by name."""
         moving = [body for body in world.bodies if not world.at_rest(body)]
         # Rays parallel to a face divide by zero, which is the right answer: it is never met.
         with np.errstate(all="ignore"):
             self._draw_still([body for body in world.bodies if world.at_rest(body)])
-            return {
-                "base": self._base_picture(world, moving),
-                "left_wrist": self._wrist_picture(world, moving),
-            }
+            pictures = {"base": self._base_picture(world, moving)}
+            if self._has_wrist:
+                pictures["left_wrist"] = self._wrist_picture(world, moving)
+            return pictures
 
     def _draw_still(self, resting: list[Body]) -> None:
         """Draws what rests, if that has changed since the last time."""

@@ -26,6 +26,8 @@ _PROTOCOL = 1
 
 Hand = Literal["start", "anywhere"]
 """Where the hand is when an episode begins."""
+View = Literal["both", "base"]
+"""Whose pictures are shown: those of the outer and the wrist camera, or of the outer one alone."""
 
 _SCATTERED, _DISPLACED = 1, 2
 """Keep what `scatter` and a hand anywhere draw apart from what the scene draws."""
@@ -45,13 +47,14 @@ class Tabletop:
     episodes: int | None = None
     max_steps = 100
 
-    def __init__(self, *, image_size: int = 128, hand: Hand = "start") -> None:
+    def __init__(self, *, image_size: int = 128, hand: Hand = "start", view: View = "both") -> None:
         """Makes the table; nothing lies on it before `reset`.
 
         Args:
-            image_size: Height and width of both cameras' pictures, in pixels.
+            image_size: Height and width of the cameras' pictures, in pixels.
             hand: Where episodes begin: above the middle of the table (`start`), or `anywhere`
                 over it, so that where the hand is does not tell where it is going.
+            view: Pictures of `both` cameras, or only of the outer one (`base`): half of the work.
 
         Raises:
             ValueError: if `image_size` is not positive.
@@ -60,7 +63,8 @@ class Tabletop:
             raise ValueError(f"`image_size` must be positive, but got {image_size}.")
         self.image_size = image_size
         self.hand: Hand = hand
-        self._renderer = Renderer(image_size=image_size)
+        self.view: View = view
+        self._renderer = Renderer(image_size=image_size, wrist=view == "both")
         self._world: World | None = None
         self._goal = GOALS[0]
         self._instruction = ""
@@ -71,7 +75,7 @@ class Tabletop:
             "name": SUITE,
             "suite": self.suite,
             "protocol": _PROTOCOL,
-            "cameras": ["base", "left_wrist"],
+            "cameras": ["base", "left_wrist"] if self.view == "both" else ["base"],
             "image_size": self.image_size,
             "settling_steps": 0,
             "move_per_step": MOVE_PER_STEP,

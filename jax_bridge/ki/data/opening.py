@@ -193,5 +193,6 @@ def _facts(
             "fast_skip": data.layout.skip,
             "fast_length": data.max_fast_len,
             "prompt_layout": data.layout.prompt,
+            "cameras": list(opened.cameras),
         },
     )

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from jax_bridge.environments.tabletop import Tabletop
 from jax_bridge.pi0 import Pi0, Pi0Config, save_params
 from jax_bridge.policies.conventions import Recipe
 from jax_bridge.policies.pi0_policy import Pi0Policy
@@ -31,6 +32,22 @@ def test_sizes_and_preparation_come_back_as_they_were_written(tmp_path):
     assert found.preset == "pi05_micro"
     other = dataclasses.replace(CONFIG, vocab_size=99)
     assert dataclasses.replace(found, config=other).preset == "custom"
+
+
+def test_a_policy_does_not_look_at_cameras_that_its_training_data_had_not(tmp_path):
+    save_params(tmp_path / "params", Pi0(CONFIG).init(0))
+    policy = {"tokenizer": "bytes", "convention": "tabletop", "recipe": dataclasses.asdict(RECIPE)}
+    write(tmp_path, policy={**policy, "cameras": ["base"]})
+    table = Tabletop(image_size=32)
+    table.reset(task_id=0, episode=0, seed=0)
+    trained, seen = Pi0Policy(checkpoint=str(tmp_path), norm_stats="none"), table.observe()
+    assert trained.describe()["cameras"] == ["base"]
+    assert list(trained.seen_images(seen)) == ["base"]
+    masks = trained.processor.model_inputs(seen).image_masks
+    assert {name for name, mask in masks.items() if mask.any()} == {"base_0_rgb"}
+    del seen.images["base"]
+    with pytest.raises(ValueError, match=r"must be of the cameras base \(.*, but got none"):
+        trained.infer(seen)
 
 
 def test_openpis_own_checkpoints_say_nothing(tmp_path):
