@@ -49,14 +49,14 @@ SCENES := 6000
 # The main job on the built-in simulator: train a policy, let it and the same model untrained watch,
 # probe both experts, test, report. What is done already is not done again.
 quickstart: $(VENV)/.base
-	$(BIN)/vla-lens questions --scenes $(SCENES) --env.image_size 96 --kinds whole --per_frame 1 --cameras base --out $(Q)/questions
+	$(BIN)/vla-lens questions --scenes $(SCENES) --env.image_size 96 --env.view base --kinds whole --per_frame 1 --out $(Q)/questions
 	$(BIN)/vla-lens ki fit -c ki_tabletop_words --data.paths $(Q)/questions --run.steps $(WORDS) --step.ema_decay 0.97 --out $(Q)/words
 	$(BIN)/vla-lens collect -c demos_tabletop --out $(Q)/demos
 	$(BIN)/vla-lens norm-stats $(Q)/demos
 	$(BIN)/vla-lens fast fit $(Q)/demos --vocab_size 320 --scale 5 --out $(Q)/tokenizer
 	$(BIN)/vla-lens fast attach $(Q)/demos --tokenizer $(Q)/tokenizer
 	$(BIN)/vla-lens ki fit -c ki_tabletop --data.paths $(Q)/demos --weights $(Q)/words/checkpoints/$(WORDS) --run.steps $(STEPS) --step.ema_decay 0.97 --out $(Q)/policy
-	$(BIN)/vla-lens ki eval --checkpoint $(Q)/policy/checkpoints/$(STEPS) --env.image_size 96 --episodes 0:1 --max_steps 60 --videos 1 --out $(Q)/success
+	$(BIN)/vla-lens ki eval --checkpoint $(Q)/policy/checkpoints/$(STEPS) --env.image_size 96 --env.view base --episodes 0:1 --max_steps 60 --videos 1 --out $(Q)/success
 	$(BIN)/vla-lens collect -c collect_trained --policy.checkpoint $(Q)/policy/checkpoints/$(STEPS) --out $(Q)/data
 	$(BIN)/vla-lens collect -c collect_trained --policy.checkpoint $(Q)/policy/checkpoints/$(STEPS) --policy.untrained true --out $(Q)/untrained
 	$(BIN)/vla-lens shards inspect $(Q)/data

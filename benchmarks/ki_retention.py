@@ -8,7 +8,7 @@ come one figure, `retention.png`, and a table, `retention.md` and `retention.jso
 
 Random weights have nothing to keep. A backbone that was trained on questions has:
 
-    vla-lens questions --scenes 24000 --env.image_size 96 --kinds whole --cameras base \
+    vla-lens questions --scenes 24000 --env.image_size 96 --env.view base --kinds whole \
         --per_frame 1 --out Q
     vla-lens ki fit -c ki_tabletop_words --data.paths Q --out W
     python -m benchmarks.ki_retention --weights W/checkpoints/STEP --out DIR --steps N

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 TASKS = 16
-SIZE, HORIZON, CODES = 96, 8, 320
+HORIZON, CODES = 8, 320
+PICTURES = ("--env.image_size=96", "--env.view=base")
 FIRST_HELD_OUT = 100_000
 """Starts from here on are never trained on."""
 WANTED = 0.6
@@ -75,15 +76,15 @@ def make_data(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     questions = (("questions", "whole", arguments.scenes, 0), ("ways", "way", arguments.ways, 1))
     for name, kind, scenes, seed in questions:
         took[name] = run(
-            "questions", f"--scenes={scenes}", f"--env.image_size={SIZE}", "--kinds", kind,
-            "--cameras=base", "--per_frame=1", f"--seed={seed}", f"--out={arguments.folder / name}",
+            "questions", f"--scenes={scenes}", *PICTURES, "--kinds", kind,
+            "--per_frame=1", f"--seed={seed}", f"--out={arguments.folder / name}",
         )  # fmt: skip
     demos, tokenizer = arguments.folder / "demos", arguments.folder / "tokenizer"
     if not (demos / "fast").exists():
         for task in range(TASKS):
             first = task * arguments.episodes
             took[f"collect task {task}"] = run(
-                "collect", "--env", "tabletop", f"--env.image_size={SIZE}",
+                "collect", "--env", "tabletop", *PICTURES,
                 "--env.hand=anywhere", "--drive=demonstrator", "--record=demos",
                 f"--horizon={HORIZON}", f"--tasks={task}:{task + 1}", "--after_success=3",
                 f"--episodes={first}:{first + arguments.episodes}", f"--out={demos}",
@@ -117,7 +118,7 @@ def learn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         out = folder / f"eval_{name}"
         last = FIRST_HELD_OUT + arguments.starts
         took = run(
-            "ki", "eval", f"--checkpoint={checkpoint}", f"--env.image_size={SIZE}",
+            "ki", "eval", f"--checkpoint={checkpoint}", *PICTURES,
             f"--episodes={FIRST_HELD_OUT}:{last}", "--replan=4", "--num_steps=5",
             f"--workers={arguments.workers}", "--videos=2", f"--out={out}", *told,
         )  # fmt: skip

@@ -179,7 +179,7 @@ _GEMMA_DUMMY = _gemma(width=64, depth=4, mlp_dim=128, head_dim=16)
 _S_96_12 = VisionConfig(
     width=64, depth=1, mlp_dim=128, heads=2, patch_size=12, image_size=96
 )  # fmt: skip
-_GEMMA_THIN = ExpertConfig(width=96, depth=5, mlp_dim=192, heads=2, kv_heads=1, head_dim=32)
+_GEMMA_THIN = ExpertConfig(width=96, depth=6, mlp_dim=192, heads=2, kv_heads=1, head_dim=32)
 _GEMMA_300M = _gemma(width=1024, depth=18, mlp_dim=4096, head_dim=256)
 _GEMMA_2B = _gemma(width=2048, depth=18, mlp_dim=16384, head_dim=256)
 

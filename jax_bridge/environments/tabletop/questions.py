@@ -15,8 +15,8 @@ The last three are asked only where they are asked for by name. `everything` is 
 then says as much as ten questions `where`. `way` puts an instruction and answers what acting on it
 needs: how many centimetres the hand still has to go (to the object, or with the object in the hand
 to the container) away from the robot and to its left, more roughly the further it is (`STRIDES`),
-then the cells of the object and of the container. What is in the hand, what is near and what is far
-are asked about as often, where there are such things.
+then the cells of the object and of the container. Ways that are nearly gone are asked about as
+often as long ones, and with something in the hand mostly where that goes.
 
 Places are cells of a grid that cuts the picture into 32 by 32, from its left and from its top:
 however large the picture is. Whatever is hidden is asked about as well. Where yes or no, something
@@ -41,6 +41,8 @@ GRID = 32
 """Cells from side to side of a picture."""
 STRIDES = (0, 1, 2, 3, 5, 8, 13, 21)
 """Centimetres of a way that are told: the nearest of these."""
+HELD = 0.9
+"""Share of the ways that are about what is in the hand, where something is."""
 NEAR = 10
 """Centimetres within which, along either axis, the hand counts as near."""
 _INSIDE = re.compile(r"in\((\w+), (\w+)\)")
@@ -96,10 +98,9 @@ class TabletopQuestions:
     def _way(self, truth: Truth, random: np.random.Generator) -> Question:
         ways = {goal: _way_to(goal, truth) for goal in GOALS}
         held = [goal for goal in GOALS if _is_held(goal, truth)]
-        near = [goal for goal in GOALS if np.abs(ways[goal]).max() < NEAR and goal not in held]
-        far = [goal for goal in GOALS if goal not in held + near]
-        kinds = [goals for goals in (held, near, far) if goals]
-        chosen = kinds[random.integers(len(kinds))]
+        asked = held if held and random.random() < HELD else [g for g in GOALS if g not in held]
+        near = [goal for goal in asked if np.abs(ways[goal]).max() < NEAR]
+        chosen = _either(near, [goal for goal in asked if goal not in near], random)
         goal = chosen[random.integers(len(chosen))]
         front, left = ways[goal]
         way = f"{_stride(front, 'front', 'back')} {_stride(left, 'left', 'right')}"

@@ -72,8 +72,8 @@ def test_the_way_leads_to_the_object_and_with_it_in_the_hand_to_the_container():
         places = [questioner.place(truth["objects"][i.name]) for i in (goal.target, goal.container)]
         assert " ".join(asked.answer.split()[2:]) == " ".join(filter(None, places))
         assert len(make_tokenizer("words").encode(asked.answer).ids) == len(asked.answer.split())
-    assert held >= 8, "some are told with the object in the hand"
-    assert near >= 12, "a hand anywhere is hardly ever near what it has to go to"
+    assert 20 <= held <= 50, "half of what acts has the object in its hand"
+    assert near >= 15, "a hand anywhere is hardly ever near what it has to go to"
 
 
 def test_the_whole_is_the_way_and_then_everything():
@@ -105,7 +105,7 @@ def test_a_moment_is_a_pure_function_of_its_number():
 def test_moments_show_what_rollouts_reach_late_things_held_and_things_in_containers():
     truths = [shown(scene).truth() for scene in range(60)]
     true = [{name for name, holds in truth["predicates"].items() if holds} for truth in truths]
-    assert 6 <= sum(any(name.startswith("grasped") for name in names) for names in true) <= 34
+    assert 15 <= sum(any(name.startswith("grasped") for name in names) for names in true) <= 50
     assert sum(any(name.startswith("in(") for name in names) for names in true) >= 2
     heights = [truth["gripper"][2] for truth in truths]
     assert min(heights) < 0.05 < 0.2 < max(heights)
