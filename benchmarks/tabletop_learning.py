@@ -119,7 +119,7 @@ def learn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
         last = FIRST_HELD_OUT + arguments.starts
         took = run(
             "ki", "eval", f"--checkpoint={checkpoint}", *PICTURES,
-            f"--episodes={FIRST_HELD_OUT}:{last}", "--replan=4", "--num_steps=5",
+            f"--episodes={FIRST_HELD_OUT}:{last}", "--replan=2", "--num_steps=5",
             f"--workers={arguments.workers}", "--videos=2", f"--out={out}", *told,
         )  # fmt: skip
         rates = json.loads((out / "report.json").read_text())["success"]["flow"]
