@@ -86,7 +86,8 @@ def test_a_printed_configuration_reads_back(tmp_path, capsys):
         main([*SMALL, "--env", "tabletop", "--out", "x", "--print_config"])
     text = capsys.readouterr().out
     config = yaml.safe_load(text)
-    assert config["env"] == {"name": "tabletop", "image_size": 32, "hand": "start"}
+    table = {"image_size": 32, "hand": "start", "view": "both"}
+    assert config["env"] == {"name": "tabletop", **table}
     assert config["policy"]["preset"] == "pi05_micro"
     (tmp_path / "c.yaml").write_text(text)
     out = str(tmp_path / "data")
