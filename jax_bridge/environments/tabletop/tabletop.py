@@ -54,7 +54,7 @@ class Tabletop:
             image_size: Height and width of the cameras' pictures, in pixels.
             hand: Where episodes begin: above the middle of the table (`start`), or `anywhere`
                 over it, so that where the hand is does not tell where it is going.
-            view: Pictures of `both` cameras, or only of the outer one (`base`): half of the work.
+            view: Pictures of `both` cameras, or only of the outer one (`base`).
 
         Raises:
             ValueError: if `image_size` is not positive.
