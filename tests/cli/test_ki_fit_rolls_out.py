@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -11,19 +10,17 @@ from jax_bridge.pi0 import Pi0, Pi0Config, params_digest
 from jax_bridge.pi0.config import PRESETS
 from jax_bridge.policies.pi0_policy import Pi0Policy
 from jax_bridge.shards import open_dataset
+from tests.quick_compiler import quick_compiler
 from tests.small_checkpoint import small_preset
 
 TABLE = ["--env=tabletop", "--env.image_size=32"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_compiler():
-    """These programs run for milliseconds: the compiler need not think about them."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+def compiled_quickly():
+    """See `quick_compiler`."""
+    with quick_compiler():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from jax_bridge.ki.batch import TrainingBatch
 from jax_bridge.ki.flow import FlowDraws
 from jax_bridge.pi0 import Observation, Pi0, Pi0Config
 from jax_bridge.vocabulary import CAMERAS
+from tests.quick_compiler import quick_compiler
 
 BATCH, PROMPT, TEXT, FAST = 3, 12, 4, 7
 
@@ -79,8 +79,5 @@ def small(request) -> Small:
 @pytest.fixture(scope="module")
 def quick_programs():
     """For programs that run a few times: the compiler need not think about them."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+    with quick_compiler():
+        yield

@@ -25,6 +25,7 @@ from jax_bridge.pi0 import Pi0
 from jax_bridge.shards import open_dataset
 from tests.jax_bridge.ki.data.demo_frames import attach, learn, tiny_model, write_frames
 from tests.jax_bridge.ki.data.question_frames import ANSWERS, write_questions
+from tests.quick_compiler import quick_compiler
 
 STILL = AugmentConfig(crop=0.0, rotation=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
 MODEL = tiny_model()
@@ -115,9 +116,6 @@ def test_a_mixture_goes_on_where_it_stopped_whatever_the_number_of_processes(fol
 @pytest.fixture(scope="module")
 def training(folder):
     """Data and settings of a run whose programs are compiled once, and quickly."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
     settings = TrainSettings(
         model=MODEL,
         objective=Objective(),
@@ -126,8 +124,8 @@ def training(folder):
             steps=12, batch_size=4, log_every=6, save_every=12, validate_every=0, insulation_every=0
         ),
     )
-    yield opened(folder, weights=[1.0, 3.0]), settings
-    jax.config.update(name, before)
+    with quick_compiler():
+        yield opened(folder, weights=[1.0, 3.0]), settings
 
 
 def test_14_questions_alone_teach_the_backbone_and_leave_the_action_expert_at_exactly_zero(

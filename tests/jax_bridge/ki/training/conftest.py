@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from jax_bridge.ki.training.run_config import RunConfig, TrainSettings
 from jax_bridge.ki.training.stream import DataFacts, HostBatch
 from jax_bridge.pi0 import Observation, Pi0Config
 from jax_bridge.vocabulary import CAMERAS
+from tests.quick_compiler import quick_compiler
 
 PROMPT, FAST, DIMS, ROWS = 6, 5, 4, 4
 
@@ -97,13 +97,10 @@ def make_settings(model=None, *, objective=None, run=None, **changes) -> TrainSe
 
 
 @pytest.fixture(autouse=True, scope="package")
-def quick_compiler():
-    """These programs run for milliseconds: the compiler need not think about them."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, before)
+def compiled_quickly():
+    """See `quick_compiler`."""
+    with quick_compiler():
+        yield
 
 
 @pytest.fixture(scope="session")
