@@ -96,9 +96,9 @@ def make_settings(model=None, *, objective=None, run=None, **changes) -> TrainSe
     return dataclasses.replace(settings, **changes)
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def compiled_quickly():
-    """See `quick_compiler`."""
+    """See `quick_compiler`; `package` would mean the whole session, since no folder is one."""
     with quick_compiler():
         yield
 
