@@ -37,7 +37,10 @@ def _number(axes: Axes, image: np.ndarray, half: np.ndarray) -> None:
 
 
 def draw_similarity(results: ProbeResults) -> Figure:
-    """Draws a panel for the probe, one for the control, one for the embeddings."""
+    """Draws a panel for the probe, one for the control, one for the embeddings.
+
+    A row stands for a true instruction that the split has; the columns are all instructions.
+    """
     matrix = results.similarity
     assert matrix is not None
     gap = results.cells[results.chosen].metrics.get("similarity_gap")
@@ -47,23 +50,24 @@ def draw_similarity(results: ProbeResults) -> Figure:
         panels["control: trained on\nexchanged instructions"] = matrix.control
     panels["perfect readings"] = matrix.perfect
     size, names = len(matrix.names), [shorten_name(name, 46) for name in matrix.names]
+    here = np.flatnonzero(np.isfinite(image_of(matrix.read)).any(axis=1))
     with rc_context(SETTINGS):
-        side = 2.1 + 0.24 * size
-        figure = Figure(figsize=(side * len(panels) + 3.0, side), layout="constrained")
+        width, height = (2.1 + 0.24 * count for count in (size, len(here)))
+        figure = Figure(figsize=(width * len(panels) + 3.0, height), layout="constrained")
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         drawn = None
         for axes, (title, rows) in zip(grid, panels.items(), strict=True):
-            image = image_of(rows)
+            image = image_of(rows)[here]
             drawn = axes.imshow(image, vmin=-1, vmax=1, cmap="RdBu_r")
             if size <= MOST_NUMBERS:
                 own = rows is matrix.read and bool(matrix.low)
-                _number(axes, image, half_widths(matrix) if own else np.full_like(image, np.nan))
+                none = np.full_like(image, np.nan)
+                _number(axes, image, half_widths(matrix)[here] if own else none)
             axes.set_xticks(range(size), [str(i) for i in range(size)], fontsize=7)
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("embedding of instruction")
             axes.spines[:].set_visible(False)
-        numbered = [f"{name}  {i}" for i, name in enumerate(names)]
-        grid[0].set_yticks(range(size), numbered, fontsize=7)
+        grid[0].set_yticks(range(len(here)), [f"{names[i]}  {i}" for i in here], fontsize=7)
         assert drawn is not None
         bar = figure.colorbar(drawn, ax=list(grid), pad=0.01, shrink=0.8)
         bar.set_label("cosine, centred")

@@ -11,7 +11,7 @@ from datamodules.target_spec import TargetSpec
 from lightning_modules.figures.confusion_matrix import draw_confusion
 from lightning_modules.figures.probe_figures import probe_figures
 from lightning_modules.figures.rollout_steps import step_grid
-from lightning_modules.figures.similarity_matrix import half_widths, image_of
+from lightning_modules.figures.similarity_matrix import draw_similarity, half_widths, image_of
 from lightning_modules.metrics.class_recall import BalancedAccuracy
 from lightning_modules.metrics.estimate import percentiles
 from lightning_modules.metrics.grid_metric import MetricBatch, MetricContext
@@ -178,6 +178,16 @@ def test_readings_of_instructions_have_a_matrix_beside_their_control(planted, tr
     assert titles[0].startswith("the probe\nown minus others")
     assert "control: trained on\nexchanged instructions" in titles
     assert ProbeResults.from_json(results.to_json()) == results
+    check_rows(results, matrix)
+
+
+def check_rows(results, matrix):
+    """An instruction that the split does not have gets a column and no row."""
+    fewer = dataclasses.replace(matrix, read=((None,) * 4, *matrix.read[1:]))
+    axes = draw_similarity(dataclasses.replace(results, similarity=fewer)).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), image_of(matrix.read)[1:])
+    assert [label.get_text()[-1] for label in axes.get_yticklabels()] == ["1", "2", "3"]
+    assert len(axes.get_xticklabels()) == 4
 
 
 def check_confusion(results):
