@@ -60,6 +60,7 @@ class RemoteStore:
 
     Raises:
         ValueError: if nothing opens such an address.
+        OSError: if its server does not answer.
     """
 
     def __init__(self, address: str, *, retries: Retries = Retries()) -> None:  # noqa: B008 - frozen
@@ -398,6 +399,9 @@ def _open_system(address: str) -> tuple[Any, str]:
         raise ValueError(
             f"`path` must be an address that can be opened, but got {address} ({text}). {remedy}."
         ) from error
+    except OSError as error:  # some file systems connect at once
+        with plainly(address, "read"):
+            raise error
     if protocol(address) in _OPTIONS:
         system.retries = 1
     return system, root

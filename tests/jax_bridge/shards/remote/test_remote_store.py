@@ -227,3 +227,8 @@ def test_what_is_no_address_is_refused(address):
 def test_a_store_that_is_not_reached_says_so():
     with pytest.raises(OSError, match=r"http://127.0.0.1:1/a cannot be read: .*Check the address"):
         RemoteStore("http://127.0.0.1:1", retries=ONCE).read("a")
+
+
+def test_a_server_that_is_asked_at_once_and_does_not_answer_is_named():
+    with pytest.raises(OSError, match=r"ftp://127.0.0.1:1/x cannot be read: .*Check the address"):
+        RemoteStore("ftp://127.0.0.1:1/x")
