@@ -3,9 +3,10 @@
 Run as `python -m benchmarks.tabletop_learning --folder DIR [--seeds 0 1 2] [-- OPTIONS]`. Every
 part is a command that a user would type: questions about scenes; demonstrations of all 16
 instructions, each in starts of its own; statistics, tokenizer, FAST targets; for each seed
-`ki fit -c ki_tabletop_words` and, from its weights, `ki fit -c ki_tabletop`; `ki eval` on held-out
-starts with the tasks' own words, and with those of another task (swapped), where success means
-that the robot did what it was not told. What is there is not made again: a stopped run goes on.
+`ki fit` with `ki_tabletop_words`, `ki_tabletop_ways` and `ki_tabletop`, each from the weights of
+the one before; `ki eval` on held-out starts with the tasks' own words, and with those of another
+task (swapped), where success means that the robot did what it was not told. What is there is not
+made again: a stopped run goes on.
 
 CPU seconds are those of a command and its children, whatever else the machine does.
 """
@@ -36,11 +37,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="for data, runs and rollouts")
     parser.add_argument("--episodes", type=int, default=60, help="demonstrations a task")
     parser.add_argument("--scenes", type=int, default=24_000, help="that words are learnt from")
+    parser.add_argument("--more_ways", type=int, default=24_000, help="that ways are learnt from")
     parser.add_argument("--ways", type=int, default=12_000, help="scenes that go on being asked")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--starts", type=int, default=6, help="held-out starts a task")
     parser.add_argument("--workers", type=int, default=1, help="simulators while evaluating")
-    parser.add_argument("fit", nargs="*", help="more options of `ki fit`, behind --")
+    parser.add_argument("fit", nargs="*", help="more options of the last `ki fit`, behind --")
     parser.add_argument("--out", type=Path, help="write the result there as JSON")
     arguments = parser.parse_args()
     result = {**surroundings(), "wanted": WANTED, "settings": arguments.fit}
@@ -73,7 +75,11 @@ def run(*words: str) -> dict[str, float]:
 def make_data(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Questions about scenes, and demonstrations with FAST targets."""
     took: dict[str, dict[str, float]] = {}
-    questions = (("questions", "whole", arguments.scenes, 0), ("ways", "way", arguments.ways, 1))
+    questions = (
+        ("questions", "whole", arguments.scenes, 0),
+        ("ways", "way", arguments.ways, 1),
+        ("more_ways", "way", arguments.more_ways, 2),
+    )
     for name, kind, scenes, seed in questions:
         took[name] = run(
             "questions", f"--scenes={scenes}", *PICTURES, "--kinds", kind,
@@ -100,22 +106,25 @@ def make_data(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def learn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Trains both stages with one seed, and evaluates with both kinds of words."""
-    words, folder = (arguments.folder / f"{name}{seed}" for name in ("words", "seed"))
-    found: dict[str, Any] = {
-        "words": run(
-            "ki", "fit", "-c", "ki_tabletop_words", f"--run.seed={seed}", f"--out={words}",
-            f"--data.paths={arguments.folder / 'questions'}",
-        )
-    }  # fmt: skip
-    found["fit"] = run(
-        "ki", "fit", "-c", "ki_tabletop", f"--weights={newest(words / 'checkpoints')}",
-        f"--data.paths=[{arguments.folder / 'demos'}, {arguments.folder / 'ways'}]",
-        f"--run.seed={seed}", f"--out={folder}", *arguments.fit,
-    )  # fmt: skip
-    checkpoint = newest(folder / "checkpoints")
+    """Trains the three stages with one seed, and evaluates with both kinds of words."""
+    at = arguments.folder
+    stages = {
+        "ki_tabletop_words": (at / "questions",),
+        "ki_tabletop_ways": (at / "more_ways", at / "ways"),
+        "ki_tabletop": (at / "demos", at / "ways"),
+    }
+    found: dict[str, Any] = {}
+    checkpoint: Path | None = None
+    for config, paths in stages.items():
+        found[config] = run(
+            "ki", "fit", "-c", config, f"--data.paths=[{', '.join(map(str, paths))}]",
+            f"--run.seed={seed}", f"--out={at / f'{config}_{seed}'}",
+            *([f"--weights={checkpoint}"] if checkpoint else []),
+            *(arguments.fit if config == "ki_tabletop" else []),
+        )  # fmt: skip
+        checkpoint = newest(at / f"{config}_{seed}" / "checkpoints")
     for name, told in (("own", []), ("swapped", ["--instructions=swapped"])):
-        out = folder / f"eval_{name}"
+        out = at / f"eval_{name}_{seed}"
         last = FIRST_HELD_OUT + arguments.starts
         took = run(
             "ki", "eval", f"--checkpoint={checkpoint}", *PICTURES,

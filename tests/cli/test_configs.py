@@ -8,6 +8,9 @@ import yaml
 
 from cli.configs import find_config, read_config, resolve_config_args, shipped_configs
 from cli.main import main
+from jax_bridge.ki.parameter_groups import group_of
+from jax_bridge.ki.training.run_config import ModelChoice
+from jax_bridge.pi0.parameters import param_shapes
 
 
 def documented_command(text):
@@ -61,3 +64,11 @@ def test_what_is_no_configuration_is_named(tmp_path, capsys, content, message):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error)
+
+
+@pytest.mark.parametrize("name", ["ki_tabletop_words", "ki_tabletop_ways"])
+def test_what_answers_do_not_teach_is_frozen_on_the_tabletop(name):
+    config = read_config(name)
+    paths = param_shapes(ModelChoice(**config["model"]).config())
+    frozen = {path for path in paths if re.search(config["optimiser"]["freeze"], path)}
+    assert frozen == {path for path in paths if group_of(path) == "expert"}
