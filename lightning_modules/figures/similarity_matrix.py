@@ -52,7 +52,8 @@ def draw_similarity(results: ProbeResults) -> Figure:
     size, names = len(matrix.names), [shorten_name(name, 46) for name in matrix.names]
     here = np.flatnonzero(np.isfinite(image_of(matrix.read)).any(axis=1))
     with rc_context(SETTINGS):
-        width, height = (2.1 + 0.24 * count for count in (size, len(here)))
+        width = 2.1 + 0.24 * size
+        height = 1.4 + width * len(here) / size + 0.15 * (size - len(here))
         figure = Figure(figsize=(width * len(panels) + 3.0, height), layout="constrained")
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         drawn = None
@@ -68,6 +69,9 @@ def draw_similarity(results: ProbeResults) -> Figure:
             axes.set_xlabel("embedding of instruction")
             axes.spines[:].set_visible(False)
         grid[0].set_yticks(range(len(here)), [f"{names[i]}  {i}" for i in here], fontsize=7)
+        others = [f"{i}  {names[i]}" for i in range(size) if i not in here]
+        if others:
+            figure.supxlabel("\n".join(["no samples of:", *others]), fontsize=7, x=0.01, ha="left")
         assert drawn is not None
         bar = figure.colorbar(drawn, ax=list(grid), pad=0.01, shrink=0.8)
         bar.set_label("cosine, centred")

@@ -184,7 +184,9 @@ def test_readings_of_instructions_have_a_matrix_beside_their_control(planted, tr
 def check_rows(results, matrix):
     """An instruction that the split does not have gets a column and no row."""
     fewer = dataclasses.replace(matrix, read=((None,) * 4, *matrix.read[1:]))
-    axes = draw_similarity(dataclasses.replace(results, similarity=fewer)).axes[0]
+    figure = draw_similarity(dataclasses.replace(results, similarity=fewer))
+    assert f"no samples of:\n0  {matrix.names[0]}" in figure.get_supxlabel()
+    axes = figure.axes[0]
     np.testing.assert_array_equal(axes.images[0].get_array(), image_of(matrix.read)[1:])
     assert [label.get_text()[-1] for label in axes.get_yticklabels()] == ["1", "2", "3"]
     assert len(axes.get_xticklabels()) == 4
